@@ -1,0 +1,77 @@
+{{/*
+The backends that the plan serves, comma-separated.
+auto is what istio-init does: iptables-legacy before Istio 1.26; from 1.26 on iptables-nft wherever it is usable in a new
+network namespace (tools/istio-iptables/pkg/dependencies); both where the version is unknown.
+*/}}
+{{- define "istio-os-init.backends" -}}
+{{- $global := .Values.global | default dict }}
+{{- $version := include "istio-os-init.istioVersion" . }}
+{{- if ne .Values.backend "auto" }}
+{{- .Values.backend }}
+{{- else if $global.nativeNftables }}
+{{- "native-nft" }}
+{{- else if not $version }}
+{{- "legacy,nft" }}
+{{- else if semverCompare "<1.26-0" $version }}
+{{- "legacy" }}
+{{- else }}
+{{- "nft" }}
+{{- end }}
+{{- end }}
+
+{{/* The plan: one module a line, alternatives by |, # for comments. A module is named once, where it is first needed. */}}
+{{- define "istio-os-init.plan" -}}
+{{- $backends := splitList "," (include "istio-os-init.backends" .) }}
+{{- $seen := list }}
+{{- $lines := list }}
+{{- $groups := list "base" }}
+{{- range list "ipv6" "tproxy" "dns" "ambient" }}
+{{- if index $.Values.mesh . }}
+{{- $groups = append $groups . }}
+{{- end }}
+{{- end }}
+{{- range $group := append $groups "extra" }}
+{{- range $backend := eq $group "extra" | ternary (list "") $backends }}
+{{- $entries := index $.Values.modules $group }}
+{{- if $backend }}
+{{- $entries = index $entries $backend }}
+{{- end }}
+{{- $new := list }}
+{{- range $entries }}
+{{- /* the kernel writes _ where a file name may have - */}}
+{{- $entry := replace "-" "_" . }}
+{{- if not (has $entry $seen) }}
+{{- $seen = append $seen $entry }}
+{{- $new = append $new $entry }}
+{{- end }}
+{{- end }}
+{{- if $new }}
+{{- $lines = concat (append $lines (printf "# %s" (list $group $backend | join " " | trim))) $new }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- join "\n" $lines }}
+{{- end }}
+
+{{/* The arguments of istio-iptables, as a YAML list: istio-init's own (injection-template.yaml), with the mesh's settings. */}}
+{{- define "istio-os-init.istioIptablesArgs" -}}
+{{- $args := list "-p" "15001" "-z" "15006" "-u" "1337" "-m" (.Values.mesh.tproxy | ternary "TPROXY" "REDIRECT") "-i" "*" "-x" "" "-b" "*" "-d" "15090,15021,15020" "--log_output_level=default:info" }}
+{{- if .Values.mesh.dns }}
+{{- $args = append $args "--redirect-dns" }}
+{{- end }}
+{{- if eq (include "istio-os-init.backends" .) "native-nft" }}
+{{- $args = append $args "--native-nftables" }}
+{{- end }}
+{{- toYaml $args }}
+{{- end }}
+
+{{/* The ConfigMap's data: the plan and the scripts as they are in files/. Its checksum rolls the pods. */}}
+{{- define "istio-os-init.config" -}}
+plan: |
+  # Kernel modules that a node needs for Istio{{ with include "istio-os-init.istioVersion" . }} {{ . }}{{ end }}, backend {{ include "istio-os-init.backends" . | replace "," " or " }}.
+  {{- include "istio-os-init.plan" . | nindent 2 }}
+{{- range $path, $script := .Files.Glob "files/*.sh" }}
+{{ base $path }}: |
+  {{- toString $script | trimSuffix "\n" | nindent 2 }}
+{{- end }}
+{{- end }}

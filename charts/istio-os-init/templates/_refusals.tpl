@@ -1,0 +1,60 @@
+{{/*
+Refuses values that cannot work, all at once, each with a sentence: what is wrong, what is allowed, what to do.
+Types and unknown keys are the schema's business; it speaks first.
+*/}}
+{{- define "istio-os-init.refuse" -}}
+{{- $refusals := list }}
+{{- $tag := include "istio-os-init.tag" . }}
+{{- $version := include "istio-os-init.istioVersion" . }}
+{{- $known := list "auto" "nft" "legacy" "native-nft" }}
+{{- if not (has .Values.backend $known) }}
+{{- $refusals = append $refusals (printf "backend %q is unknown: allowed are %s. Set backend=auto to follow the mesh's Istio version." .Values.backend (join ", " $known)) }}
+{{- else if and (include "istio-os-init.backends" . | eq "native-nft") $version }}
+{{- if semverCompare "<1.27-0" $version }}
+{{- $refusals = append $refusals (printf "backend native-nft needs Istio 1.27 or later, and the image tag %q is Istio %s. Set backend=auto without global.nativeNftables, or use an image of Istio 1.27 or later." $tag $version) }}
+{{- end }}
+{{- end }}
+{{- $presets := list "all" "openshift" "rhel-nfd" }}
+{{- if not (has .Values.nodes.preset $presets) }}
+{{- $refusals = append $refusals (printf "nodes.preset %q is unknown: allowed are %s. Set nodes.preset=all and choose nodes with nodeSelector or affinity." .Values.nodes.preset (join ", " $presets)) }}
+{{- end }}
+{{- $policies := list "Always" "IfNotPresent" "Never" }}
+{{- $policy := include "istio-os-init.pullPolicy" . }}
+{{- if not (has $policy $policies) }}
+{{- $refusals = append $refusals (printf "pull policy %q is unknown: allowed are %s. Set image.pullPolicy, or the mesh's global.imagePullPolicy, to one of them." $policy (join ", " $policies)) }}
+{{- end }}
+{{- if and $tag (not (regexMatch "^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$" $tag)) }}
+{{- $refusals = append $refusals (printf "image tag %q is no tag: allowed are up to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'. Set image.tag, or the mesh's global.tag, to a tag such as %s; a digest goes to image.digest." $tag .Chart.AppVersion) }}
+{{- end }}
+{{- if hasSuffix "-distroless" $tag }}
+{{- $refusals = append $refusals (printf "image tag %q has no shell, and the pod's scripts need one: allowed is any other variant. Set image.tag=%s." $tag (trimSuffix "-distroless" $tag)) }}
+{{- end }}
+{{- if and .Values.image.digest (not (regexMatch "^sha256:[a-f0-9]{64}$" .Values.image.digest)) }}
+{{- $refusals = append $refusals (printf "image.digest %q is no digest: allowed is sha256: and 64 lower-case hex digits. Copy it from `docker buildx imagetools inspect`, or leave it empty." .Values.image.digest) }}
+{{- end }}
+{{- range $group, $lists := .Values.modules }}
+{{- range $backend, $entries := kindIs "map" $lists | ternary $lists (dict "" $lists) }}
+{{- range $entries }}
+{{- if not (regexMatch "^[A-Za-z0-9_-]+(\\|[A-Za-z0-9_-]+)*$" .) }}
+{{- $refusals = append $refusals (printf "modules.%s: %q is no module name: allowed are letters, digits, '_' and '-', alternatives separated by '|'. Name the module as modprobe does, without path, suffix or options." (list $group $backend | join "." | trimSuffix ".") .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and (has .Values.backend $known) (not (include "istio-os-init.plan" .)) }}
+{{- $refusals = append $refusals (printf "the plan is empty: modules has no name for backend %s and the chosen mesh modes, and at least one is needed. Fill modules.base or modules.extra, or do not install the chart." (include "istio-os-init.backends" .)) }}
+{{- end }}
+{{- if lt (int .Values.watch.interval) 1 }}
+{{- $refusals = append $refusals (printf "watch.interval %d is too short: allowed are whole seconds from 1 on. Set watch.interval=60." (int .Values.watch.interval)) }}
+{{- end }}
+{{- $taken := has .Values.backend (list "nft" "legacy") | ternary (list "FORCE_IPTABLES_BINARY") list }}
+{{- range .Values.extraEnv }}
+{{- if or (has .name $taken) (hasPrefix "ISTIO_OS_INIT_" .name) }}
+{{- $refusals = append $refusals (printf "extraEnv: the name %q is taken: allowed is each name once, none that begins with ISTIO_OS_INIT_, and FORCE_IPTABLES_BINARY only with backend auto or native-nft. Remove or rename the entry." .name) }}
+{{- end }}
+{{- $taken = append $taken .name }}
+{{- end }}
+{{- with $refusals }}
+{{- fail (printf "\n\nistio-os-init refuses these values:\n- %s\n" (join "\n- " .)) }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,146 @@
+// Package chart is the only place in the suite that knows where the chart lies, how helm is called and how its output is
+// decoded.
+package chart
+
+import (
+	"bytes"
+	"context"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/gruntwork-io/terratest/modules/helm"
+	"github.com/gruntwork-io/terratest/modules/k8s"
+	"github.com/gruntwork-io/terratest/modules/logger"
+	"github.com/stretchr/testify/require"
+)
+
+// Release and Namespace are what Render uses: the names that users are told to use.
+const (
+	Release   = "istio-os-init"
+	Namespace = "istio-system"
+)
+
+// KubeVersion is the Kubernetes version that Render renders for, as x.y.z: the lab's, so that goldens do not change with
+// the helm that renders them.
+const KubeVersion = "1.36.3"
+
+// Root returns the absolute path of the repository.
+func Root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..", "..")
+}
+
+// Path returns the absolute path of the chart.
+func Path() string { return filepath.Join(Root(), "charts", "istio-os-init") }
+
+// Script returns the absolute path of a script that the chart ships, by its name in files/, e.g. "load.sh".
+func Script(name string) string { return filepath.Join(Path(), "files", name) }
+
+// AppVersion returns the Istio version that the chart names, e.g. "1.31.1".
+func AppVersion(t *testing.T) string {
+	t.Helper()
+	var metadata struct {
+		AppVersion string `json:"appVersion"`
+	}
+	read(t, filepath.Join(Path(), "Chart.yaml"), &metadata)
+	require.NotEmpty(t, metadata.AppVersion, "Chart.yaml has no appVersion")
+	return metadata.AppVersion
+}
+
+// Scenarios returns the names of the scenarios beside the chart, e.g. "default" for ci/default-values.yaml. Every test layer
+// and chart-testing share them.
+func Scenarios(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(Path(), "ci", "*-values.yaml"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files, "the chart has no scenario in ci/")
+	names := make([]string, len(files))
+	for i, file := range files {
+		names[i] = strings.TrimSuffix(filepath.Base(file), "-values.yaml")
+	}
+	return names
+}
+
+// Scenario returns the values file of a scenario.
+func Scenario(name string) string { return filepath.Join(Path(), "ci", name+"-values.yaml") }
+
+// ValuesFile writes values, a YAML document, to a file of the test's and returns its path.
+func ValuesFile(t *testing.T, values string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "values.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(values), 0o600))
+	return file
+}
+
+// Render renders the chart with values, a YAML document ("" for none), and returns its objects.
+func Render(t *testing.T, values string, helmArgs ...string) Objects {
+	t.Helper()
+	return RenderFiles(t, []string{ValuesFile(t, values)}, helmArgs...)
+}
+
+// RenderFiles renders the chart with values files and returns its objects.
+func RenderFiles(t *testing.T, files []string, helmArgs ...string) Objects {
+	t.Helper()
+	manifest, err := Manifest(t, Path(), files, helmArgs...)
+	require.NoError(t, err)
+	return Decode(t, manifest)
+}
+
+// Manifest returns what `helm template` prints for a chart, or helm's error.
+func Manifest(t *testing.T, path string, files []string, helmArgs ...string) (string, error) {
+	t.Helper()
+	args := append([]string{"--namespace", Namespace, "--kube-version", KubeVersion}, helmArgs...)
+	return helm.RenderTemplateContextE(t, t.Context(), Options(t, "", files...), path, Release, nil, args...)
+}
+
+// Options returns terratest's options for a helm that is the one of go.mod. kubeconfig: a file, "" for commands that need no
+// cluster.
+func Options(t *testing.T, kubeconfig string, files ...string) *helm.Options {
+	t.Helper()
+	UseHelm(t)
+	options := &helm.Options{ValuesFiles: files, Logger: logger.Discard}
+	if kubeconfig != "" {
+		options.KubectlOptions = k8s.NewKubectlOptions("", kubeconfig, Namespace)
+		options.KubectlOptions.Logger = logger.Discard
+	}
+	return options
+}
+
+// Lint runs `helm lint --strict` with a values file and returns what it prints.
+func Lint(t *testing.T, file string) (string, error) {
+	t.Helper()
+	return helm.RunHelmCommandAndGetOutputContextE(t, t.Context(), Options(t, ""), "lint", "--strict", "--kube-version", KubeVersion, "--values", file, Path())
+}
+
+var helmDir = sync.OnceValues(func() (string, error) {
+	command := exec.CommandContext(context.Background(), filepath.Join(Root(), "scripts", "tool"), "helm")
+	var stderr bytes.Buffer
+	command.Stderr = &stderr
+	path, err := command.Output()
+	if err != nil {
+		return stderr.String(), err
+	}
+	dir := filepath.Dir(strings.TrimSpace(string(path)))
+	return dir, os.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+})
+
+// UseHelm puts the helm that go.mod pins first on PATH, where terratest looks for it.
+func UseHelm(t *testing.T) {
+	t.Helper()
+	message, err := helmDir()
+	require.NoError(t, err, "scripts/tool helm: %s", message)
+}
+
+// Copy copies the chart to a directory of the test's, for tests that break it, and returns the copy's path.
+func Copy(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "istio-os-init")
+	require.NoError(t, os.CopyFS(dir, os.DirFS(Path()).(fs.ReadDirFS)))
+	return dir
+}

@@ -1,0 +1,136 @@
+package render
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+)
+
+// The expected sets are the measured ones: which modules Istio's own code pulled in, per backend and mode.
+func TestThePlanFollowsTheBackendAndTheMeshsModes(t *testing.T) {
+	t.Parallel()
+	const (
+		nft           = "nf_tables nft_compat nft_chain_nat xt_REDIRECT xt_owner xt_tcpudp xt_comment nft_counter|nf_tables"
+		legacy        = "iptable_nat xt_REDIRECT|ipt_REDIRECT xt_owner|ipt_owner xt_tcpudp"
+		native        = "nf_tables nft_chain_nat nft_redir nft_counter|nf_tables"
+		onlyRedirect  = "mesh: {ipv6: false, dns: false}\n"
+		legacyVersion = "image: {tag: 1.25.5}\n"
+	)
+	for _, row := range []struct {
+		name   string
+		values string
+		want   string
+	}{
+		{"newest Istio takes nft", onlyRedirect, nft},
+		{"dual stack costs nft nothing", "mesh: {dns: false}", nft},
+		{"DNS capture with nft", "", nft + " xt_CT xt_multiport"},
+		{"TPROXY with nft", "mesh: {dns: false, tproxy: true}", nft + " xt_TPROXY xt_connmark xt_conntrack xt_mark"},
+		{"Istio before 1.26 takes legacy", onlyRedirect + legacyVersion, legacy},
+		{"dual stack with legacy", "mesh: {dns: false}\n" + legacyVersion, legacy + " ip6table_nat ip6table_mangle ip6table_raw"},
+		{"DNS capture with legacy", "mesh: {ipv6: false}\n" + legacyVersion, legacy + " iptable_raw xt_CT xt_multiport"},
+		{"TPROXY with legacy", "mesh: {ipv6: false, dns: false, tproxy: true}\n" + legacyVersion, legacy + " iptable_mangle xt_TPROXY xt_connmark xt_conntrack xt_mark"},
+		{"native-nft", onlyRedirect + "backend: native-nft", native},
+		{"the mesh's own native-nft", onlyRedirect + "global: {nativeNftables: true}", native},
+		{"an explicit backend wins over the mesh's native-nft", onlyRedirect + "backend: nft\nglobal: {nativeNftables: true}", nft},
+		{"native-nft with DNS capture and TPROXY", "mesh: {tproxy: true}\nbackend: native-nft", native + " nft_ct nft_tproxy"},
+		{"an explicit backend wins over the version", onlyRedirect + legacyVersion + "backend: nft", nft},
+		{"the mesh's tag counts", onlyRedirect + "global: {tag: 1.16.1}", legacy},
+		{"first version with nft", onlyRedirect + "image: {tag: 1.26.0}", nft},
+		{"development builds count as their version", onlyRedirect + "image: {tag: 1.26-alpha.0f2c}", nft},
+		{"a variant does not change the version", onlyRedirect + "image: {tag: 1.25.3-debug}", legacy},
+		{"a leading v does not change the version", onlyRedirect + "image: {tag: v1.25.3}", legacy},
+		{"unknown version takes both", onlyRedirect + "image: {tag: latest}", legacy + " nf_tables nft_compat nft_chain_nat xt_REDIRECT xt_owner xt_comment nft_counter|nf_tables"},
+		{"a digest alone is an unknown version", onlyRedirect + "image: {digest: 'sha256:" + strings.Repeat("0", 64) + "'}",
+			legacy + " nf_tables nft_compat nft_chain_nat xt_REDIRECT xt_owner xt_comment nft_counter|nf_tables"},
+		{"modules of the user's own, dash or underscore", onlyRedirect + "modules: {extra: [br-netfilter, br_netfilter, xt_owner]}", nft + " br_netfilter"},
+		{"a list of the user's own", onlyRedirect + "modules: {base: {nft: [nf_tables]}}", "nf_tables"},
+		{"ambient adds its own", onlyRedirect + "mesh: {ipv6: false, dns: false, ambient: true}", nft + " xt_CT xt_connmark xt_mark xt_nat xt_set ip_set ip_set_hash_ip"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			values := row.values
+			if strings.Count(values, "mesh:") > 1 { // the row's own modes replace the short form
+				values = strings.TrimPrefix(values, onlyRedirect)
+			}
+			require.Equal(t, strings.Fields(row.want), chart.Render(t, values).Plan(t))
+		})
+	}
+}
+
+func TestVerifyRunsIstioInitsCommandWithTheMeshsSettings(t *testing.T) {
+	t.Parallel()
+	// files/injection-template.yaml of Istio 1.31
+	const istioInit = "-p 15001 -z 15006 -u 1337 -m REDIRECT -i * -x  -b * -d 15090,15021,15020 --log_output_level=default:info"
+	for _, row := range []struct {
+		name   string
+		values string
+		want   string
+	}{
+		{"REDIRECT", "mesh: {dns: false}", istioInit},
+		{"DNS capture", "", istioInit + " --redirect-dns"},
+		{"TPROXY", "mesh: {dns: false, tproxy: true}", strings.Replace(istioInit, "REDIRECT", "TPROXY", 1)},
+		{"native-nft", "{backend: native-nft, mesh: {dns: false}}", istioInit + " --native-nftables"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			objects := chart.Render(t, row.values)
+			require.Equal(t, strings.Split(row.want, " "), objects.Container(t, "verify").Args)
+			require.Equal(t, objects.Container(t, "verify").Args, objects.Container(t, "verify-traffic").Args)
+		})
+	}
+}
+
+func TestAnExplicitIptablesBackendIsForcedOnIstio(t *testing.T) {
+	t.Parallel()
+	for backend, want := range map[string]string{"auto": "", "native-nft": "", "nft": "nft", "legacy": "legacy"} {
+		t.Run(backend, func(t *testing.T) {
+			t.Parallel()
+			require.Equal(t, want, env(chart.Render(t, "backend: "+backend).Container(t, "verify"))["FORCE_IPTABLES_BINARY"])
+		})
+	}
+}
+
+func TestIPv6IsProvenWhereTheMeshHasIt(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "true", env(chart.Render(t, "").Container(t, "verify"))["ISTIO_OS_INIT_IPV6"])
+	require.Equal(t, "false", env(chart.Render(t, "mesh: {ipv6: false}").Container(t, "verify"))["ISTIO_OS_INIT_IPV6"])
+}
+
+func TestWithoutVerifyTheNamesDecide(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "false", env(chart.Render(t, "").Container(t, "load"))["ISTIO_OS_INIT_NAMES_DECIDE"])
+
+	objects := chart.Render(t, "verify: {enabled: false}")
+	require.Equal(t, "true", env(objects.Container(t, "load"))["ISTIO_OS_INIT_NAMES_DECIDE"])
+	require.Len(t, objects.Pod(t).InitContainers, 1)
+}
+
+func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
+	t.Parallel()
+	data := chart.Render(t, "").ConfigMap(t).Data
+	for _, name := range []string{"load.sh", "verify.sh", "verify-traffic.sh", "watch.sh", "report.sh"} {
+		// helm cuts the last line break of a manifest
+		require.Equal(t, strings.TrimSuffix(source(t, name), "\n"), strings.TrimSuffix(data[name], "\n"))
+	}
+	require.Len(t, data, 6, "five scripts and the plan")
+}
+
+func TestAChangeOfPlanOrScriptsRollsThePods(t *testing.T) {
+	t.Parallel()
+	checksum := func(objects chart.Objects) string {
+		return objects.DaemonSet(t).Spec.Template.Annotations["checksum/config"]
+	}
+	before := checksum(chart.Render(t, ""))
+	require.Regexp(t, "^[0-9a-f]{64}$", before)
+	require.Equal(t, before, checksum(chart.Render(t, "podLabels: {a: b}")), "what is not in the ConfigMap does not count")
+	require.NotEqual(t, before, checksum(chart.Render(t, "modules: {extra: [br_netfilter]}")))
+
+	changed := chart.Copy(t)
+	appendTo(t, changed+"/files/watch.sh", "# changed\n")
+	manifest, err := chart.Manifest(t, changed, nil)
+	require.NoError(t, err)
+	require.NotEqual(t, before, checksum(chart.Decode(t, manifest)))
+}

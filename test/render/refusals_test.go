@@ -1,0 +1,78 @@
+package render
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+)
+
+func TestBadValuesAreRefusedWithWhatIsWrongWhatIsAllowedAndWhatToDo(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name     string
+		values   string
+		sentence string
+	}{
+		{"unknown key", `imge: {}`, `additional properties 'imge' not allowed`},
+		{"unknown nested key", `image: {tagg: "1"}`, `at '/image': additional properties 'tagg' not allowed`},
+		{"unknown group of modules", `modules: {quic: {nft: [a]}}`, `at '/modules': additional properties 'quic' not allowed`},
+		{"unknown backend of a group", `modules: {base: {ebpf: [a]}}`, `at '/modules/base': additional properties 'ebpf' not allowed`},
+		{"wrong type", `watch: {interval: often}`, `at '/watch/interval': got string, want integer`},
+		{"fractional interval", `watch: {interval: 1.5}`, `at '/watch/interval': got number, want integer`},
+		{"toleration key misspelt", `tolerations: [{oparator: Exists}]`, `at '/tolerations/0': additional properties 'oparator' not allowed`},
+		{"unknown backend", `backend: ebpf`,
+			`backend "ebpf" is unknown: allowed are auto, nft, legacy, native-nft. Set backend=auto to follow the mesh's Istio version.`},
+		{"native-nft with an Istio that has none", `{backend: native-nft, image: {tag: 1.26.4}}`,
+			`backend native-nft needs Istio 1.27 or later, and the image tag "1.26.4" is Istio 1.26.4. Set backend=auto`},
+		{"the mesh's own native-nft with an Istio that has none", `global: {nativeNftables: true, tag: 1.26.4}`,
+			`backend native-nft needs Istio 1.27 or later, and the image tag "1.26.4" is Istio 1.26.4. Set backend=auto without global.nativeNftables`},
+		{"unknown preset", `nodes: {preset: suse}`,
+			`nodes.preset "suse" is unknown: allowed are all, openshift, rhel-nfd. Set nodes.preset=all`},
+		{"unknown pull policy", `image: {pullPolicy: Sometimes}`,
+			`pull policy "Sometimes" is unknown: allowed are Always, IfNotPresent, Never. Set image.pullPolicy`},
+		{"unknown pull policy of the mesh", `global: {imagePullPolicy: sometimes}`,
+			`pull policy "sometimes" is unknown: allowed are Always, IfNotPresent, Never. Set image.pullPolicy, or the mesh's global.imagePullPolicy`},
+		{"distroless tag", `image: {tag: 1.31.1-distroless}`,
+			`image tag "1.31.1-distroless" has no shell, and the pod's scripts need one: allowed is any other variant. Set image.tag=1.31.1.`},
+		{"distroless tag of the mesh", `global: {tag: 1.31.1-distroless}`, `Set image.tag=1.31.1.`},
+		{"malformed tag", `image: {tag: "1.31.1@sha256"}`,
+			`image tag "1.31.1@sha256" is no tag: allowed are up to 128 letters, digits, '_', '.' and '-'`},
+		{"malformed digest", `image: {digest: "sha256:abc"}`,
+			`image.digest "sha256:abc" is no digest: allowed is sha256: and 64 lower-case hex digits.`},
+		{"module name with a space", `modules: {extra: ["xt owner"]}`,
+			`modules.extra: "xt owner" is no module name: allowed are letters, digits, '_' and '-', alternatives separated by '|'. Name the module as modprobe does`},
+		{"module name with a path", `modules: {base: {nft: [../nf_tables]}}`, `modules.base.nft: "../nf_tables" is no module name`},
+		{"module name that is an option", `modules: {extra: ["a|"]}`, `modules.extra: "a|" is no module name`},
+		{"module name that runs a command", `modules: {extra: ["a;reboot"]}`, `modules.extra: "a;reboot" is no module name`},
+		{"module name with a line break", `modules: {extra: ["a\nb"]}`, `is no module name`},
+		{"empty plan", `{modules: {base: {nft: []}}, mesh: {dns: false}}`,
+			`the plan is empty: modules has no name for backend nft and the chosen mesh modes, and at least one is needed. Fill modules.base or modules.extra`},
+		{"interval zero", `watch: {interval: 0}`, `watch.interval 0 is too short: allowed are whole seconds from 1 on. Set watch.interval=60.`},
+		{"negative interval", `watch: {interval: -5}`, `watch.interval -5 is too short`},
+		{"variable given twice", `extraEnv: [{name: A, value: "1"}, {name: A, value: "2"}]`, `extraEnv: the name "A" is taken: allowed is each name once`},
+		{"variable of the chart's own", `extraEnv: [{name: ISTIO_OS_INIT_HOST, value: /}]`, `extraEnv: the name "ISTIO_OS_INIT_HOST" is taken`},
+		{"variable that backend sets", `{backend: nft, extraEnv: [{name: FORCE_IPTABLES_BINARY, value: legacy}]}`, `extraEnv: the name "FORCE_IPTABLES_BINARY" is taken`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			manifest, err := chart.Manifest(t, chart.Path(), []string{chart.ValuesFile(t, row.values)})
+			require.ErrorContains(t, err, row.sentence)
+			require.NotContains(t, manifest, "kind:", "something was rendered")
+		})
+	}
+}
+
+func TestEveryBadValueIsNamedAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := chart.Manifest(t, chart.Path(), []string{chart.ValuesFile(t, `
+image: {tag: -x, digest: md5:1}
+backend: none
+watch: {interval: 0}
+`)})
+	require.ErrorContains(t, err, `image tag "-x" is no tag`)
+	require.ErrorContains(t, err, `image.digest "md5:1" is no digest`)
+	require.ErrorContains(t, err, `backend "none" is unknown`)
+	require.ErrorContains(t, err, `watch.interval 0 is too short`)
+}

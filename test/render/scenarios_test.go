@@ -1,0 +1,139 @@
+// Package render asks one question: which objects come out of which values?
+package render
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/yaml"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+)
+
+var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
+
+func TestEveryScenarioPassesHelmLint(t *testing.T) {
+	t.Parallel()
+	for _, name := range chart.Scenarios(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			output, err := chart.Lint(t, chart.Scenario(name))
+			require.NoError(t, err, output)
+		})
+	}
+}
+
+func TestEveryScenarioRendersCleanYAML(t *testing.T) {
+	t.Parallel()
+	for _, name := range chart.Scenarios(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			manifest, err := chart.Manifest(t, chart.Path(), []string{chart.Scenario(name)})
+			require.NoError(t, err)
+			for i, line := range strings.Split(manifest, "\n") {
+				require.NotRegexp(t, `[ \t]$`, line, "line %d ends in white space", i+1)
+				require.NotRegexp(t, `(: null|: ~|^ *- null)$`, line, "line %d is a null", i+1)
+			}
+			requireNothingTwice(t, chart.Decode(t, manifest))
+		})
+	}
+}
+
+// requireNothingTwice: lists that Kubernetes merges by name, where a repetition is lost or refused by a server-side apply.
+// Repeated keys of maps fail the strict decoding.
+func requireNothingTwice(t *testing.T, objects chart.Objects) {
+	t.Helper()
+	pod := objects.Pod(t)
+	var containers, volumes []string
+	for _, container := range append(pod.InitContainers, pod.Containers...) {
+		containers = append(containers, container.Name)
+		var env, mounts []string
+		for _, variable := range container.Env {
+			env = append(env, variable.Name)
+		}
+		for _, mount := range container.VolumeMounts {
+			mounts = append(mounts, mount.MountPath)
+		}
+		requireDistinct(t, env, "environment of "+container.Name)
+		requireDistinct(t, mounts, "mounts of "+container.Name)
+	}
+	for _, volume := range pod.Volumes {
+		volumes = append(volumes, volume.Name)
+	}
+	requireDistinct(t, containers, "containers")
+	requireDistinct(t, volumes, "volumes")
+	requireDistinct(t, objects.Plan(t), "plan")
+}
+
+func requireDistinct(t *testing.T, names []string, what string) {
+	t.Helper()
+	seen := map[string]bool{}
+	for _, name := range names {
+		require.False(t, seen[name], "%s: %q stands there twice", what, name)
+		seen[name] = true
+	}
+}
+
+// The goldens are for "nothing else has changed"; what a value does has a test of its own.
+func TestEveryScenarioRendersItsGolden(t *testing.T) {
+	t.Parallel()
+	for _, name := range chart.Scenarios(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			golden := filepath.Join("testdata", name+".golden.yaml")
+			got := normalised(t, name)
+			if *update {
+				require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
+				return
+			}
+			want, err := os.ReadFile(golden)
+			require.NoError(t, err, "make golden writes it")
+			require.YAMLEq(t, string(want), got, "if the change is meant: make golden")
+		})
+	}
+}
+
+func TestNoGoldenIsLeftOver(t *testing.T) {
+	t.Parallel()
+	goldens, err := filepath.Glob(filepath.Join("testdata", "*.golden.yaml"))
+	require.NoError(t, err)
+	require.Len(t, goldens, len(chart.Scenarios(t)))
+}
+
+// normalised returns a scenario's objects as one YAML document without what changes for other reasons than the values: the
+// chart's version and the scripts, which have tests of their own.
+func normalised(t *testing.T, name string) string {
+	t.Helper()
+	objects := chart.RenderFiles(t, []string{chart.Scenario(name)})
+	for i := range objects.ConfigMaps {
+		for key := range objects.ConfigMaps[i].Data {
+			if strings.HasSuffix(key, ".sh") {
+				objects.ConfigMaps[i].Data[key] = "files/" + key
+			}
+		}
+	}
+	document, err := yaml.Marshal(objects)
+	require.NoError(t, err)
+	text := regexp.MustCompile(`istio-os-init-\d+\.\d+\.\d+\S*`).ReplaceAllString(string(document), "istio-os-init-x.y.z")
+	return regexp.MustCompile(`checksum/config: \S+`).ReplaceAllString(text, "checksum/config: x")
+}
+
+// The fastest of ten, so that only the chart and helm count and not what else the machine is doing.
+func TestRenderingTakesLessThan150Milliseconds(t *testing.T) {
+	values := []string{chart.Scenario("default")}
+	best := time.Hour
+	for range 10 {
+		start := time.Now()
+		_, err := chart.Manifest(t, chart.Path(), values)
+		require.NoError(t, err)
+		best = min(best, time.Since(start))
+	}
+	t.Logf("one render: %v", best.Round(time.Millisecond))
+	require.Less(t, best, 150*time.Millisecond)
+}

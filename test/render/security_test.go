@@ -1,0 +1,131 @@
+package render
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+)
+
+// Compared as a whole, so that a field added is as red as a field removed.
+func TestEveryContainerMayDoOnlyWhatItMust(t *testing.T) {
+	t.Parallel()
+	var (
+		yes, no       = new(true), new(false)
+		root          = new(int64(0))
+		proxy         = new(int64(1337))
+		nobody        = new(int64(65534))
+		dropAll       = []corev1.Capability{"ALL"}
+		runtimeSecure = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}
+	)
+	want := map[string]*corev1.SecurityContext{
+		"load": {
+			RunAsUser: root, RunAsGroup: root, RunAsNonRoot: no,
+			Privileged: no, AllowPrivilegeEscalation: no, ReadOnlyRootFilesystem: yes,
+			Capabilities:   &corev1.Capabilities{Drop: dropAll, Add: []corev1.Capability{"SYS_MODULE", "SYS_CHROOT"}},
+			SELinuxOptions: &corev1.SELinuxOptions{Type: "spc_t"},
+			SeccompProfile: runtimeSecure,
+		},
+		// istio-init's, from Istio's injection template
+		"verify": {
+			RunAsUser: root, RunAsGroup: root, RunAsNonRoot: no,
+			Privileged: no, AllowPrivilegeEscalation: no, ReadOnlyRootFilesystem: no,
+			Capabilities: &corev1.Capabilities{Drop: dropAll, Add: []corev1.Capability{"NET_ADMIN", "NET_RAW"}},
+		},
+		// istio-validation's, from the same template
+		"verify-traffic": {
+			RunAsUser: proxy, RunAsGroup: proxy, RunAsNonRoot: yes,
+			Privileged: no, AllowPrivilegeEscalation: no, ReadOnlyRootFilesystem: yes,
+			Capabilities: &corev1.Capabilities{Drop: dropAll},
+		},
+		"watch": {
+			RunAsUser: nobody, RunAsGroup: nobody, RunAsNonRoot: yes,
+			Privileged: no, AllowPrivilegeEscalation: no, ReadOnlyRootFilesystem: yes,
+			Capabilities:   &corev1.Capabilities{Drop: dropAll},
+			SeccompProfile: runtimeSecure,
+		},
+	}
+	forEveryScenario(t, func(t *testing.T, objects chart.Objects) {
+		pod := objects.Pod(t)
+		for _, container := range append(pod.InitContainers, pod.Containers...) {
+			require.Equal(t, want[container.Name], container.SecurityContext, container.Name)
+		}
+		require.Nil(t, pod.SecurityContext, "the pod's own security context would change what verify proves")
+	})
+}
+
+func TestOnlyLoadSeesTheHostAndOnlyLoadWritesTheState(t *testing.T) {
+	t.Parallel()
+	var (
+		recursive = new(corev1.RecursiveReadOnlyIfPossible)
+		host      = corev1.VolumeMount{Name: "host", MountPath: "/host", ReadOnly: true, RecursiveReadOnly: recursive}
+		state     = corev1.VolumeMount{Name: "state", MountPath: "/run/istio-os-init", ReadOnly: true}
+		config    = corev1.VolumeMount{Name: "config", MountPath: "/opt/istio-os-init", ReadOnly: true}
+		writable  = corev1.VolumeMount{Name: "state", MountPath: "/run/istio-os-init"}
+	)
+	want := map[string][]corev1.VolumeMount{
+		"load":           {host, writable, config},
+		"verify":         {state, config},
+		"verify-traffic": {state, config},
+		"watch":          {state, config},
+	}
+	forEveryScenario(t, func(t *testing.T, objects chart.Objects) {
+		pod := objects.Pod(t)
+		for _, container := range append(pod.InitContainers, pod.Containers...) {
+			require.Equal(t, want[container.Name], container.VolumeMounts, container.Name)
+			require.Empty(t, container.VolumeDevices, container.Name)
+			require.Empty(t, container.EnvFrom, container.Name)
+		}
+		require.Len(t, pod.Volumes, 3)
+		require.Equal(t, "/", pod.Volumes[0].HostPath.Path)
+		require.Equal(t, corev1.HostPathDirectory, *pod.Volumes[0].HostPath.Type)
+		require.Equal(t, corev1.StorageMediumMemory, pod.Volumes[1].EmptyDir.Medium)
+		require.Equal(t, objects.ConfigMap(t).Name, pod.Volumes[2].ConfigMap.Name)
+	})
+}
+
+func TestThePodSharesNoNamespaceWithItsNodeAndHoldsNoToken(t *testing.T) {
+	t.Parallel()
+	forEveryScenario(t, func(t *testing.T, objects chart.Objects) {
+		pod := objects.Pod(t)
+		require.False(t, pod.HostNetwork)
+		require.False(t, pod.HostPID)
+		require.False(t, pod.HostIPC)
+		require.Nil(t, pod.ShareProcessNamespace)
+		require.False(t, *pod.EnableServiceLinks)
+		require.False(t, *pod.AutomountServiceAccountToken)
+		for _, account := range objects.ServiceAccounts {
+			require.False(t, *account.AutomountServiceAccountToken)
+		}
+		for _, container := range append(pod.InitContainers, pod.Containers...) {
+			require.Empty(t, container.Ports, container.Name)
+		}
+	})
+}
+
+func TestAClusterWithoutRecursiveReadOnlyMountsIsNotAskedForThem(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[string]*corev1.RecursiveReadOnlyMode{
+		"1.25.0": nil,
+		"1.30.9": nil,
+		"1.31.0": new(corev1.RecursiveReadOnlyIfPossible),
+	} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			objects := chart.Render(t, "", "--kube-version", version)
+			require.Equal(t, want, objects.Container(t, "load").VolumeMounts[0].RecursiveReadOnly)
+		})
+	}
+}
+
+func forEveryScenario(t *testing.T, check func(*testing.T, chart.Objects)) {
+	t.Helper()
+	for _, name := range chart.Scenarios(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			check(t, chart.RenderFiles(t, []string{chart.Scenario(name)}))
+		})
+	}
+}
