@@ -110,6 +110,7 @@ why() {
   done
 }
 
+# What is there now, sorted by how it came; an entry's first name that is there is the one that counts.
 newly=''
 already=''
 inside=''
@@ -118,7 +119,9 @@ for entry in $entries; do
   while [ -n "$entry" ]; do
     name=${entry%%|*}
     case $entry in *'|'*) entry=${entry#*|} ;; *) entry= ;; esac
-    if in_set "$name" "$loaded"; then
+    if in_set "$name" "$newly$already$inside "; then
+      : # an alternative of an earlier entry
+    elif in_set "$name" "$loaded"; then
       printf '%s\n' "$name" >>"$state/loaded"
       if in_set "$name" "$there_before"; then already="$already $name"; else newly="$newly $name"; fi
     elif in_set "$name" "$builtin"; then

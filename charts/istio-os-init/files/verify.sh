@@ -38,7 +38,8 @@ words() {
   printf '%s\n' "$log" | while read -r line; do
     case $line in
       *'unable to initialize table'* | *'_ADD failed'* | *'_APPEND failed'* | *'Failed to initialize nft'* | *'no loaded kernel support'* | *"Couldn't load"* | *'No such file or directory'* | *'not supported'* | *'not permitted'* | *'denied'*)
-        printf '%s' "${line##*"$tab"}" && break
+        line=${line##*"$tab"}
+        printf '%s' "${line#Command error: }" && break
         ;;
     esac
   done
@@ -59,5 +60,5 @@ fi
 reason=$(words)
 missing=
 [ -r "$state/missing" ] && while IFS=: read -r name _; do missing="$missing $name"; done <"$state/missing"
-conclude "RulesRejected: ${reason:-istio-iptables ended with exit code $status}.${missing:+ Not on this node:$missing.} Fix: see the log of container load for what the node lacks."
+conclude "RulesRejected: ${reason:-istio-iptables ended with exit code $status}${missing:+; not found by load:$missing}. Fix: make the node load what the rules need; the log of container load has modprobe's words."
 exit 1

@@ -1,0 +1,133 @@
+package node
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const smallPlan = "modules: {base: {nft: [nf_tables, xt_owner, nft_counter|nf_tables]}}\nmesh: {dns: false}\n"
+
+func TestLoadLoadsThePlanAndRecordsWhatIsThere(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, smallPlan).loadable("nf_tables nfnetlink", "xt_owner x_tables", "nft_counter nf_tables")
+	s.write("host/proc/modules", "bridge 1 0 - Live 0x0\n")
+	got := s.run("load")
+	require.Zero(t, got.exit, got.log)
+	require.Equal(t, []string{"bridge", "nfnetlink", "nf_tables", "x_tables", "xt_owner", "nft_counter"}, s.loaded())
+	require.Equal(t, "nf_tables\nxt_owner\nnft_counter\n", s.read("state/loaded"))
+	require.Empty(t, s.read("state/missing"))
+	require.Equal(t, "nf_tables xt_owner nft_counter\n", s.read("host/stand-in/calls"), "modprobe runs once for all")
+	require.Equal(t, "loaded: nf_tables xt_owner nft_counter; there before: nothing; built in: nothing known; not found: nothing", got.conclusion)
+}
+
+func TestLoadLeavesALoadedNodeAlone(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, smallPlan)
+	s.write("host/proc/modules", "nf_tables 1 0 - Live 0x0\nxt_owner 1 0 - Live 0x0\nnft_counter 1 0 - Live 0x0\n")
+	got := s.run("load")
+	require.Zero(t, got.exit, got.log)
+	require.NoFileExists(t, s.path("host/stand-in/calls"), "modprobe has nothing to do")
+	require.Contains(t, got.conclusion, "there before: nf_tables xt_owner nft_counter;")
+}
+
+func TestLoadCountsBuiltInAsLoaded(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, "modules: {base: {nft: [nf_tables, crc-t10dif-common]}}\nmesh: {dns: false}\n")
+	// RHEL compresses its modules, and a file's name may have the dash that the kernel never shows
+	s.write("host/lib/modules/5.14.0-stand-in/modules.builtin", "kernel/net/netfilter/nf_tables.ko.xz\nkernel/lib/crc-t10dif-common.ko\n")
+	got := s.run("load")
+	require.Zero(t, got.exit, got.log)
+	require.Contains(t, got.conclusion, "built in: nf_tables crc_t10dif_common; not found: nothing")
+	require.Empty(t, s.read("state/loaded"), "watch must not wait for what cannot go")
+	require.NoFileExists(t, s.path("host/stand-in/calls"))
+}
+
+func TestLoadTakesTheSecondNameWhereTheKernelHasNotTheFirst(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, smallPlan).loadable("nf_tables", "xt_owner")
+	got := s.run("load")
+	require.Zero(t, got.exit, got.log)
+	require.Equal(t, []string{"nf_tables", "xt_owner"}, s.loaded())
+	require.Contains(t, got.conclusion, "not found: nothing")
+	require.Equal(t, "nf_tables\nxt_owner\n", s.read("state/loaded"), "each name once")
+}
+
+func TestLoadGoesOnAfterANameThatFailsAndKeepsModprobesWords(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, "modules: {base: {nft: [nf_tables, xt_CT, xt_CTX, xt_owner]}}\nmesh: {dns: false}\n").loadable("nf_tables", "xt_owner")
+	s.write("host/stand-in/refused", "xt_CTX Operation not permitted\n")
+	got := s.run("load")
+	require.Zero(t, got.exit, "behaviour decides, not names: %s", got.log)
+	require.Equal(t, []string{"nf_tables", "xt_owner"}, s.loaded())
+	require.Equal(t, "xt_CT: WARNING: Module xt_CT not found in directory /lib/modules/5.14.0-stand-in\n"+
+		"xt_CTX: ERROR: could not insert 'xt_CTX': Operation not permitted\n", s.read("state/missing"))
+	require.Contains(t, got.conclusion, "not found: xt_CT xt_CTX")
+}
+
+func TestWithoutVerifyAMissingModuleFailsLoad(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, smallPlan+"verify: {enabled: false}").loadable("nf_tables")
+	got := s.run("load")
+	require.Equal(t, 1, got.exit, got.log)
+	require.Regexp(t, `^ModuleMissing: this node cannot load xt_owner\. Fix: `, got.conclusion)
+
+	s = newSandbox(t, smallPlan+"verify: {enabled: false}").loadable("nf_tables", "xt_owner")
+	require.Zero(t, s.run("load").exit)
+}
+
+func TestLoadSaysWhenTheHostHasNoModprobe(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, smallPlan)
+	require.NoError(t, os.Remove(s.path("host/usr/sbin/modprobe")))
+	got := s.run("load")
+	require.Zero(t, got.exit, got.log)
+	require.Contains(t, got.log, "warning: the host has no modprobe")
+}
+
+func TestLoadSaysWhenItMayNotEnterTheHost(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, smallPlan).loadable("nf_tables", "xt_owner")
+	load := &s.objects.DaemonSets[0].Spec.Template.Spec.InitContainers[0]
+	load.SecurityContext.Capabilities.Add = nil
+	got := s.run("load")
+	require.Zero(t, got.exit, got.log)
+	require.Contains(t, got.log, "warning: the host's modprobe cannot be run")
+	require.Contains(t, got.log, "Operation not permitted")
+	require.Empty(t, s.loaded())
+}
+
+func TestLoadFailsOnAPlanThatIsGone(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, smallPlan)
+	require.NoError(t, os.Remove(s.path("config/plan")))
+	got := s.run("load")
+	require.Equal(t, 2, got.exit, got.log)
+	require.Contains(t, got.conclusion, "PlanUnreadable: ")
+}
+
+func TestLoadEndsInTheSameStateWhenItRunsAgain(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, smallPlan).loadable("nf_tables", "xt_owner")
+	require.Zero(t, s.run("load").exit)
+	first := s.read("state/loaded") + s.read("state/missing")
+	require.Zero(t, s.run("load").exit)
+	require.Equal(t, first, s.read("state/loaded")+s.read("state/missing"))
+}
+
+// The real thing as far as a kernel that is not ours goes: kmod's own modprobe, through the real root, for a name that no
+// kernel has.
+func TestLoadRunsTheMachinesOwnModprobe(t *testing.T) {
+	t.Parallel()
+	need(t, "modprobe")
+	s := newSandbox(t, "modules: {base: {nft: [no_kernel_has_this]}}\nmesh: {dns: false}\n")
+	s.env = append(s.env, "ISTIO_OS_INIT_HOST=/", "ISTIO_OS_INIT_PROC=/proc")
+	got := s.run("load")
+	require.Zero(t, got.exit, got.log)
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	require.NoError(t, err)
+	require.Contains(t, s.read("state/missing"), "no_kernel_has_this: ")
+	require.Contains(t, s.read("state/missing"), "Module no_kernel_has_this not found in directory /lib/modules/"+strings.TrimSpace(string(release)))
+}

@@ -1,0 +1,67 @@
+// Modprobe-stand-in takes modprobe's place in a fake host root, where the real one would act on the machine's own kernel.
+//
+// In:  modprobe -a -- NAME...; /stand-in/loadable: one module a line with its dependencies behind it; /stand-in/refused: one
+// module a line with the kernel's words behind it.
+// Out: /proc/modules, with each loaded module and its dependencies added; /stand-in/calls, with the names of each call.
+// Exit: 0; 1 if one of the names could not be loaded. Its messages are kmod's own (tools/modprobe.c), which goes on after a
+// name that fails.
+package main
+
+import (
+	"fmt"
+	"log"
+	"os"
+	"slices"
+	"strings"
+)
+
+func main() {
+	names := os.Args[slices.Index(os.Args, "--")+1:]
+	write("/stand-in/calls", strings.Join(names, " ")+"\n")
+	loadable, refused := table("/stand-in/loadable"), table("/stand-in/refused")
+	failed := false
+	for _, name := range names {
+		if words, found := refused[name]; found {
+			fmt.Fprintf(os.Stderr, "modprobe: ERROR: could not insert '%s': %s\n", name, words)
+			failed = true
+			continue
+		}
+		dependencies, found := loadable[name]
+		if !found {
+			fmt.Fprintf(os.Stderr, "modprobe: WARNING: Module %s not found in directory /lib/modules/5.14.0-stand-in\n", name)
+			failed = true
+			continue
+		}
+		loaded := table("/proc/modules")
+		for _, module := range append(strings.Fields(dependencies), name) {
+			if _, found := loaded[module]; !found {
+				write("/proc/modules", module+" 16384 0 - Live 0x0000000000000000\n")
+			}
+		}
+	}
+	if failed {
+		os.Exit(1)
+	}
+}
+
+// table reads lines of a name and what stands behind it; a file that is missing has none.
+func table(path string) map[string]string {
+	content, _ := os.ReadFile(path)
+	entries := map[string]string{}
+	for line := range strings.Lines(string(content)) {
+		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		entries[name] = rest
+	}
+	return entries
+}
+
+func write(path, text string) {
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteString(text); err != nil {
+		log.Fatal(err)
+	}
+}
