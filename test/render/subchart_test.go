@@ -74,7 +74,7 @@ dependencies:
   - {name: istio-os-init, version: ">=0.0.0-0", repository: "file://%[1]s", condition: edge.enabled, alias: edge}
 `, chart.Path()), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "values.yaml"), []byte("edge: {enabled: false}\n"), 0o600))
-	output, err := helm.RunHelmCommandAndGetOutputContextE(t, t.Context(), chart.Options(t, ""), "dependency", "build", dir)
+	output, err := helm.RunHelmCommandAndGetOutputContextE(t, t.Context(), chart.Options(t), "dependency", "build", dir)
 	require.NoError(t, err, output)
 	return dir
 }

@@ -15,7 +15,6 @@ import (
 	"testing"
 
 	"github.com/gruntwork-io/terratest/modules/helm"
-	"github.com/gruntwork-io/terratest/modules/k8s"
 	"github.com/gruntwork-io/terratest/modules/logger"
 	"github.com/stretchr/testify/require"
 )
@@ -96,26 +95,20 @@ func RenderFiles(t *testing.T, files []string, helmArgs ...string) Objects {
 func Manifest(t *testing.T, path string, files []string, helmArgs ...string) (string, error) {
 	t.Helper()
 	args := append([]string{"--namespace", Namespace, "--kube-version", KubeVersion}, helmArgs...)
-	return helm.RenderTemplateContextE(t, t.Context(), Options(t, "", files...), path, Release, nil, args...)
+	return helm.RenderTemplateContextE(t, t.Context(), Options(t, files...), path, Release, nil, args...)
 }
 
-// Options returns terratest's options for a helm that is the one of go.mod. kubeconfig: a file, "" for commands that need no
-// cluster.
-func Options(t *testing.T, kubeconfig string, files ...string) *helm.Options {
+// Options returns terratest's options for values files and for the helm that go.mod pins.
+func Options(t *testing.T, files ...string) *helm.Options {
 	t.Helper()
 	UseHelm(t)
-	options := &helm.Options{ValuesFiles: files, Logger: logger.Discard}
-	if kubeconfig != "" {
-		options.KubectlOptions = k8s.NewKubectlOptions("", kubeconfig, Namespace)
-		options.KubectlOptions.Logger = logger.Discard
-	}
-	return options
+	return &helm.Options{ValuesFiles: files, Logger: logger.Discard}
 }
 
 // Lint runs `helm lint --strict` with a values file and returns what it prints.
 func Lint(t *testing.T, file string) (string, error) {
 	t.Helper()
-	return helm.RunHelmCommandAndGetOutputContextE(t, t.Context(), Options(t, ""), "lint", "--strict", "--kube-version", KubeVersion, "--values", file, Path())
+	return helm.RunHelmCommandAndGetOutputContextE(t, t.Context(), Options(t), "lint", "--strict", "--kube-version", KubeVersion, "--values", file, Path())
 }
 
 var helmDir = sync.OnceValues(func() (string, error) {

@@ -1,0 +1,43 @@
+# istio-os-init: `make help` lists what can be made. Recipes are one line; what is longer is a script.
+MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
+.SUFFIXES:
+.DEFAULT_GOAL := help
+
+##@ See it work
+.PHONY: up
+up: ## a kind cluster with the chart installed and a verdict on every node
+	@scripts/lab/up
+
+.PHONY: status
+status: ## the table of nodes
+	@scripts/lab/status
+
+.PHONY: down
+down: ## remove what `up` made
+	@scripts/lab/down
+
+##@ Work on it
+.PHONY: check
+check: ## form, rendering and scripts: under a minute, needs neither root nor Docker
+	@scripts/lint
+	@go test ./test/internal/... ./test/render/... ./test/node/...
+
+.PHONY: test
+test: ## everything, on a real cluster; brings up the lab and takes it down again unless it was up
+	@scripts/test
+
+.PHONY: generate
+generate: ## schema and README of the chart from its values.yaml
+	@scripts/generate
+
+.PHONY: golden
+golden: ## the expected renderings in test/render/testdata
+	@go test ./test/render -run TestEveryScenarioRendersItsGolden -update
+
+.PHONY: format
+format: ## mend what lint can mend: the format of Go and shell
+	@scripts/lint --fix
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,0 +1,100 @@
+package cluster
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/lab"
+)
+
+// Not parallel: these use the release that users are told to make, and run before the tests that are.
+
+func TestMakeUpProvesEveryNodeAndIsANoOpTheSecondTime(t *testing.T) {
+	first := shell(t, "make up")
+	requireTable(t, first)
+
+	start := time.Now()
+	second := shell(t, "make up")
+	took := time.Since(start)
+	t.Logf("make up again: %v", took.Round(time.Millisecond))
+	requireTable(t, second)
+	require.Less(t, took, 20*time.Second)
+
+	requireTable(t, shell(t, "make status"))
+}
+
+// requireTable requires the table's head and a proven row for each node.
+func requireTable(t *testing.T, output string) {
+	t.Helper()
+	require.Regexp(t, `(?m)^NODE +OS IMAGE +KERNEL +BACKEND +VERDICT +TIME$`, output)
+	for _, node := range lab.Nodes(t) {
+		require.Regexp(t, `(?m)^`+node+` .* (nft|legacy|native-nft) +Ready +\d+ s$`, output)
+	}
+}
+
+// Every line of the pages' sh blocks is run, but those that run this test or take its cluster away: scripts/test is
+// `make test`, and ends with `make down`.
+func TestEveryCommandOfThePagesWorks(t *testing.T) {
+	root := chart.Root()
+	elsewhere := map[string]bool{"make up": true, "make status": true, "make check": true, "make test": true}
+	targets := shell(t, "make help")
+	for _, page := range []string{"README.md", "charts/istio-os-init/README.md"} {
+		content, err := os.ReadFile(filepath.Join(root, page))
+		require.NoError(t, err)
+		commands := 0
+		_ = shellStatus(t, "helm uninstall istio-os-init --namespace istio-system --wait")
+		for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(content), -1) {
+			for command := range strings.Lines(block[1]) {
+				command = strings.TrimSpace(command)
+				commands++
+				if elsewhere[command] {
+					require.Contains(t, targets, command)
+					continue
+				}
+				require.NotContains(t, command, "make ", "who runs it?")
+				if strings.HasPrefix(command, "helm install ") {
+					command += " --values " + lab.Values(t) // the lab's image; all else as a user types it
+				}
+				shell(t, command)
+			}
+		}
+		require.NotZero(t, commands, page)
+	}
+}
+
+// shell runs a command line in the repository with the pinned helm, the lab's kubeconfig and the control plane's kubectl, and
+// requires that it succeeds.
+func shell(t *testing.T, command string) string {
+	t.Helper()
+	output, err := run(t, command)
+	require.NoError(t, err, "%s:\n%s", command, output)
+	return output
+}
+
+func shellStatus(t *testing.T, command string) error {
+	t.Helper()
+	_, err := run(t, command)
+	return err
+}
+
+func run(t *testing.T, command string) (string, error) {
+	t.Helper()
+	chart.UseHelm(t)
+	bin := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "kubectl"), []byte(`#!/bin/sh
+exec docker exec -i istio-os-init-control-plane kubectl --kubeconfig=/etc/kubernetes/admin.conf "$@"
+`), 0o755))
+	process := exec.CommandContext(t.Context(), "/bin/sh", "-c", command)
+	process.Dir = chart.Root()
+	process.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "KUBECONFIG="+lab.Kubectl(t, "").ConfigPath)
+	output, err := process.CombinedOutput()
+	return string(output), err
+}

@@ -1,0 +1,169 @@
+// Package cluster asks one question: does the chart keep its promise on a real cluster, under a real kubelet?
+package cluster
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/lab"
+)
+
+func TestInstallProvesEveryNodeTheControlPlaneIncluded(t *testing.T) {
+	t.Parallel()
+	release := lab.NewRelease(t)
+	require.NoError(t, release.Upgrade(""))
+	release.WaitReady()
+
+	pods := release.Pods()
+	for _, node := range lab.Nodes(t) {
+		require.Contains(t, pods, node)
+		conclusions := lab.Conclusions(pods[node])
+		require.Regexp(t, `^(nft|legacy|native-nft) works: istio-iptables applied the rules of istio-init$`, conclusions["verify"], node)
+		require.Contains(t, conclusions["verify-traffic"], "redirected: ", node)
+		require.Contains(t, conclusions["load"], "not found: ", node)
+	}
+
+	t.Run("istio-init then succeeds on every node", func(t *testing.T) {
+		for _, node := range lab.Nodes(t) {
+			phase, log := release.RunPod(istioInit(t, node))
+			require.Equal(t, corev1.PodSucceeded, phase, log)
+			require.Contains(t, log, "ISTIO_REDIRECT", node)
+		}
+	})
+
+	t.Run("no pod holds a token or sees more than it asks for", func(t *testing.T) {
+		for node, pod := range release.Pods() {
+			require.Len(t, pod.Spec.Volumes, 3, node) // the API server would have added a fourth, with the token
+		}
+	})
+
+	t.Run("a deleted pod is gone within five seconds", func(t *testing.T) {
+		for _, pod := range release.Pods() {
+			took := release.DeletePod(pod.Name)
+			t.Logf("%s: %v", pod.Name, took.Round(time.Millisecond))
+			require.Less(t, took, 5*time.Second)
+		}
+		release.WaitReady()
+	})
+}
+
+func TestAReleaseLivesThroughUpgradeRefusalRollbackAndUninstall(t *testing.T) {
+	t.Parallel()
+	release := lab.NewRelease(t)
+	require.NoError(t, release.Upgrade(""))
+	release.WaitReady()
+	first, plan := uids(release), release.Plan()
+
+	require.NoError(t, release.Upgrade("nodeSelector: {}"))
+	release.WaitReady()
+	require.Equal(t, first, uids(release), "an upgrade that changes nothing rolls nothing")
+
+	require.NoError(t, release.Upgrade("modules: {extra: [br_netfilter]}"))
+	release.WaitReady()
+	second := uids(release)
+	requireAllNew(t, first, second, "an upgrade that changes the plan rolls every pod")
+	require.Contains(t, release.Plan(), "br_netfilter")
+
+	require.ErrorContains(t, release.Upgrade("backend: ebpf"), `backend "ebpf" is unknown`)
+	require.ErrorContains(t, release.Upgrade("imge: {}"), `additional properties 'imge' not allowed`)
+	release.WaitReady()
+	require.Equal(t, second, uids(release), "a refused upgrade leaves the pods alone")
+	require.Equal(t, "3 deployed", release.Revision(), "a refused upgrade leaves the release alone")
+
+	release.Rollback()
+	release.WaitReady()
+	requireAllNew(t, second, uids(release), "a rollback rolls every pod")
+	require.Equal(t, plan, release.Plan(), "a rollback returns the plan")
+
+	release.Uninstall()
+	release.WaitFor("uninstall leaves something", func() bool { return len(release.Left()) == 0 })
+}
+
+// The negative control: everything is real but one rule more, which this kernel refuses.
+func TestANodeWhoseKernelRefusesTheRulesIsNotReadyAndSaysWhy(t *testing.T) {
+	t.Parallel()
+	name, tag := lab.RefusedRuleImage(t)
+	release := lab.NewRelease(t)
+	require.NoError(t, release.Upgrade("backend: nft\nimage: {name: "+name+", tag: "+tag+"}"))
+
+	verified := func(pod corev1.Pod) string { return lab.Conclusions(pod)["verify"] }
+	release.WaitFor("verify has not ended on every node", func() bool {
+		pods := release.Pods()
+		for _, pod := range pods {
+			if verified(pod) == "" {
+				return false
+			}
+		}
+		return len(pods) == len(lab.Nodes(t))
+	})
+	for node, pod := range release.Pods() {
+		if strings.Contains(verified(pod), " works: ") {
+			t.Skip("NOT PROVEN: that a node which cannot run the mesh is not Ready, since this kernel has ipvs. Run on a kernel without it.")
+		}
+		require.Regexp(t, `^RulesRejected: .*Extension ipvs revision 0 not supported, missing kernel module\?; not found by load: .* Fix: `, verified(pod), node)
+		for _, status := range pod.Status.ContainerStatuses {
+			require.False(t, status.Ready, node)
+			require.Nil(t, status.State.Running, "%s: watch runs although nothing is proven", node)
+		}
+	}
+	require.Zero(t, release.DaemonSet().Status.NumberReady)
+
+	require.NoError(t, release.Upgrade(""))
+	release.WaitReady() // the pods that wait in vain do not hold up the upgrade that helps them
+}
+
+// istioInit is a pod with the command and the securityContext that Istio's injector gives to istio-init, on one node.
+func istioInit(t *testing.T, node string) *corev1.Pod {
+	t.Helper()
+	image := chart.RenderFiles(t, []string{lab.Values(t)}).Container(t, "verify")
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "istio-init-"},
+		Spec: corev1.PodSpec{
+			NodeName:      node,
+			RestartPolicy: corev1.RestartPolicyNever,
+			Containers: []corev1.Container{{
+				Name:            "istio-init",
+				Image:           image.Image,
+				ImagePullPolicy: image.ImagePullPolicy,
+				// files/injection-template.yaml of Istio 1.31; the image's entrypoint is pilot-agent
+				Args: []string{
+					"istio-iptables", "-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*",
+					"-d", "15090,15021,15020", "--log_output_level=default:info",
+				},
+				SecurityContext: &corev1.SecurityContext{
+					AllowPrivilegeEscalation: new(false),
+					Privileged:               new(false),
+					Capabilities:             &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN", "NET_RAW"}, Drop: []corev1.Capability{"ALL"}},
+					ReadOnlyRootFilesystem:   new(false),
+					RunAsGroup:               new(int64(0)),
+					RunAsNonRoot:             new(false),
+					RunAsUser:                new(int64(0)),
+				},
+			}},
+			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
+		},
+	}
+}
+
+func uids(release *lab.Release) map[string]types.UID {
+	byNode := map[string]types.UID{}
+	for node, pod := range release.Pods() {
+		byNode[node] = pod.UID
+	}
+	return byNode
+}
+
+func requireAllNew(t *testing.T, before, after map[string]types.UID, what string) {
+	t.Helper()
+	require.Len(t, after, len(before), what)
+	for node := range before {
+		require.NotEqual(t, before[node], after[node], "%s: %s kept its pod", what, node)
+	}
+}

@@ -1,0 +1,296 @@
+// Package lab is the only place in the suite that knows the lab: its cluster, its image, and how to wait for a release.
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gruntwork-io/terratest/modules/helm"
+	"github.com/gruntwork-io/terratest/modules/k8s"
+	"github.com/gruntwork-io/terratest/modules/logger"
+	"github.com/gruntwork-io/terratest/modules/random"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+)
+
+// Patience is how long a release may take to settle on all nodes of the lab.
+const Patience = 2 * time.Minute
+
+func dir() string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(cache, "istio-os-init", "lab")
+}
+
+// Values returns the values file that makes the chart use the lab's image.
+func Values(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(dir(), "values.yaml")
+	require.FileExists(t, file, "there is no lab: run scripts/lab/cluster, or make test, which does")
+	return file
+}
+
+// Kubectl returns terratest's options for the lab's cluster and a namespace.
+func Kubectl(t *testing.T, namespace string) *k8s.KubectlOptions {
+	t.Helper()
+	file := filepath.Join(dir(), "kubeconfig")
+	require.FileExists(t, file, "there is no lab: run scripts/lab/cluster, or make test, which does")
+	options := k8s.NewKubectlOptions("", file, namespace)
+	options.Logger = logger.Discard
+	return options
+}
+
+// Client returns a client of the lab's cluster.
+func Client(t *testing.T) *kubernetes.Clientset {
+	t.Helper()
+	client, err := k8s.GetKubernetesClientFromOptionsContextE(t, t.Context(), Kubectl(t, ""))
+	require.NoError(t, err)
+	return client
+}
+
+// Nodes returns the names of the cluster's nodes, of which there are at least two.
+func Nodes(t *testing.T) []string {
+	t.Helper()
+	nodes, err := Client(t).CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(nodes.Items), 2, "the lab has a control plane and a worker")
+	var names []string
+	for _, node := range nodes.Items {
+		names = append(names, node.Name)
+	}
+	return names
+}
+
+// Release is the chart, installed in a namespace of its own.
+type Release struct {
+	t         *testing.T
+	client    *kubernetes.Clientset
+	Namespace string
+}
+
+// NewRelease makes a namespace for a release; both go when the test ends. On failure what the pods say is logged first.
+func NewRelease(t *testing.T) *Release {
+	t.Helper()
+	r := &Release{t: t, client: Client(t), Namespace: "test-" + strings.ToLower(random.UniqueID())}
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context()) // the test's own context ends before its clean-up
+		if t.Failed() {
+			t.Logf("pods of %s:\n%s", r.Namespace, r.describe(ctx))
+		}
+		_ = helm.DeleteContextE(t, ctx, r.options(), chart.Release, true)
+		_ = r.client.CoreV1().Namespaces().Delete(ctx, r.Namespace, metav1.DeleteOptions{})
+	})
+	return r
+}
+
+func (r *Release) options(values ...string) *helm.Options {
+	options := chart.Options(r.t, append([]string{Values(r.t)}, values...)...)
+	options.KubectlOptions = Kubectl(r.t, r.Namespace)
+	options.ExtraArgs = map[string][]string{"upgrade": {"--create-namespace"}}
+	return options
+}
+
+// Upgrade installs or upgrades the release with values, a YAML document, on top of the lab's, and returns helm's error.
+// It does not wait: helm 3's --wait passes with no ready pod where maxUnavailable allows it.
+func (r *Release) Upgrade(values string) error {
+	r.t.Helper()
+	return helm.UpgradeContextE(r.t, r.t.Context(), r.options(chart.ValuesFile(r.t, values)), chart.Path(), chart.Release)
+}
+
+// Rollback returns the release to its revision before.
+func (r *Release) Rollback() {
+	r.t.Helper()
+	require.NoError(r.t, helm.RollbackContextE(r.t, r.t.Context(), r.options(), chart.Release, ""))
+}
+
+// Uninstall removes the release.
+func (r *Release) Uninstall() {
+	r.t.Helper()
+	require.NoError(r.t, helm.DeleteContextE(r.t, r.t.Context(), r.options(), chart.Release, true))
+}
+
+// Revision returns the number and the status of the release's newest revision, e.g. "3 deployed".
+func (r *Release) Revision() string {
+	r.t.Helper()
+	revisions, err := r.client.CoreV1().Secrets(r.Namespace).List(r.t.Context(), metav1.ListOptions{LabelSelector: "owner=helm"})
+	require.NoError(r.t, err)
+	newest, status := 0, ""
+	for _, revision := range revisions.Items {
+		if number, err := strconv.Atoi(revision.Labels["version"]); err == nil && number > newest {
+			newest, status = number, revision.Labels["status"]
+		}
+	}
+	return fmt.Sprintf("%d %s", newest, status)
+}
+
+// Plan returns the plan that the cluster has, as text.
+func (r *Release) Plan() string {
+	r.t.Helper()
+	config, err := r.client.CoreV1().ConfigMaps(r.Namespace).Get(r.t.Context(), chart.Release, metav1.GetOptions{})
+	require.NoError(r.t, err)
+	return config.Data["plan"]
+}
+
+// DaemonSet returns the release's DaemonSet as it is now.
+func (r *Release) DaemonSet() *appsv1.DaemonSet {
+	r.t.Helper()
+	daemonSet, err := r.client.AppsV1().DaemonSets(r.Namespace).Get(r.t.Context(), chart.Release, metav1.GetOptions{})
+	require.NoError(r.t, err)
+	return daemonSet
+}
+
+// Pods returns the release's pods by the name of their node.
+func (r *Release) Pods() map[string]corev1.Pod {
+	r.t.Helper()
+	list, err := r.client.CoreV1().Pods(r.Namespace).List(r.t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/instance=" + chart.Release})
+	require.NoError(r.t, err)
+	pods := map[string]corev1.Pod{}
+	for _, pod := range list.Items {
+		if pod.DeletionTimestamp == nil {
+			pods[pod.Spec.NodeName] = pod
+		}
+	}
+	return pods
+}
+
+// WaitReady waits until every node of the cluster, and there is at least one, has a pod of the newest plan that is Ready.
+func (r *Release) WaitReady() {
+	r.t.Helper()
+	nodes := int32(len(Nodes(r.t)))
+	r.WaitFor("not every node is proven", func() bool {
+		daemonSet := r.DaemonSet()
+		status := daemonSet.Status
+		return status.ObservedGeneration == daemonSet.Generation && status.DesiredNumberScheduled == nodes &&
+			status.UpdatedNumberScheduled == nodes && status.NumberReady == nodes && status.NumberAvailable == nodes
+	})
+}
+
+// WaitFor waits until a condition holds, and fails the test with what it is that did not come to be.
+func (r *Release) WaitFor(otherwise string, condition func() bool) {
+	r.t.Helper()
+	deadline := time.Now().Add(Patience)
+	for !condition() {
+		require.True(r.t, time.Now().Before(deadline), "%s after %v:\n%s", otherwise, Patience, r.describe(r.t.Context()))
+		time.Sleep(250 * time.Millisecond)
+	}
+}
+
+// Conclusions returns what the containers of a pod have concluded, by their name: their termination messages.
+func Conclusions(pod corev1.Pod) map[string]string {
+	conclusions := map[string]string{}
+	for _, status := range append(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses...) {
+		for _, state := range []corev1.ContainerState{status.LastTerminationState, status.State} {
+			if state.Terminated != nil {
+				conclusions[status.Name] = strings.TrimSpace(state.Terminated.Message)
+			}
+		}
+	}
+	return conclusions
+}
+
+func (r *Release) describe(ctx context.Context) string {
+	pods, err := r.client.CoreV1().Pods(r.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err.Error()
+	}
+	var text strings.Builder
+	for _, pod := range pods.Items {
+		fmt.Fprintf(&text, "%s on %s: %s\n", pod.Name, pod.Spec.NodeName, pod.Status.Phase)
+		for name, conclusion := range Conclusions(pod) {
+			fmt.Fprintf(&text, "  %s: %s\n", name, conclusion)
+		}
+		for _, status := range append(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses...) {
+			if waiting := status.State.Waiting; waiting != nil && waiting.Message != "" {
+				fmt.Fprintf(&text, "  %s: %s: %s\n", status.Name, waiting.Reason, waiting.Message)
+			}
+		}
+	}
+	return text.String()
+}
+
+// RunPod runs a pod to its end in the release's namespace and returns how it ended and what it logged.
+func (r *Release) RunPod(pod *corev1.Pod) (corev1.PodPhase, string) {
+	r.t.Helper()
+	ctx, pods := r.t.Context(), r.client.CoreV1().Pods(r.Namespace)
+	created, err := pods.Create(ctx, pod, metav1.CreateOptions{})
+	require.NoError(r.t, err)
+	var phase corev1.PodPhase
+	r.WaitFor("pod "+created.Name+" does not end", func() bool {
+		now, err := pods.Get(ctx, created.Name, metav1.GetOptions{})
+		require.NoError(r.t, err)
+		phase = now.Status.Phase
+		return phase == corev1.PodSucceeded || phase == corev1.PodFailed
+	})
+	log, err := pods.GetLogs(created.Name, &corev1.PodLogOptions{}).DoRaw(ctx)
+	require.NoError(r.t, err)
+	return phase, string(log)
+}
+
+// DeletePod deletes a pod and returns how long it took until the API has it no more.
+func (r *Release) DeletePod(name string) time.Duration {
+	r.t.Helper()
+	ctx, pods := r.t.Context(), r.client.CoreV1().Pods(r.Namespace)
+	start := time.Now()
+	require.NoError(r.t, pods.Delete(ctx, name, metav1.DeleteOptions{}))
+	r.WaitFor("pod "+name+" does not go", func() bool {
+		_, err := pods.Get(ctx, name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
+	return time.Since(start)
+}
+
+// Left returns every object in the release's namespace, of whatever kind, that is not Kubernetes' own.
+func (r *Release) Left() []string {
+	r.t.Helper()
+	kinds, err := r.client.Discovery().ServerPreferredNamespacedResources()
+	require.NoError(r.t, err)
+	var left []string
+	for _, group := range kinds {
+		for _, kind := range group.APIResources {
+			if kind.Name == "events" || !strings.Contains(strings.Join(kind.Verbs, " "), "list") {
+				continue
+			}
+			names, err := r.names(group.GroupVersion, kind.Name)
+			require.NoError(r.t, err)
+			for _, name := range names {
+				if own := kind.Name + "/" + name; own != "configmaps/kube-root-ca.crt" && own != "serviceaccounts/default" {
+					left = append(left, own)
+				}
+			}
+		}
+	}
+	return left
+}
+
+func (r *Release) names(groupVersion, resource string) ([]string, error) {
+	root := "/apis/" + groupVersion
+	if groupVersion == "v1" {
+		root = "/api/v1"
+	}
+	var list metav1.PartialObjectMetadataList
+	raw, err := r.client.RESTClient().Get().AbsPath(root, "namespaces", r.Namespace, resource).
+		SetHeader("Accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").DoRaw(r.t.Context())
+	if err == nil {
+		err = json.Unmarshal(raw, &list)
+	}
+	var names []string
+	for _, object := range list.Items {
+		names = append(names, object.Name)
+	}
+	return names, err
+}
