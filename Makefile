@@ -20,7 +20,7 @@ down: ## remove what `up` made
 .PHONY: check
 check: ## form, rendering and scripts: under a minute, needs neither root nor Docker
 	@scripts/lint
-	@go test ./test/internal/... ./test/render/... ./test/node/...
+	@"$$(scripts/tool gotestsum)" --format pkgname --format-hide-empty-pkg -- -count=1 ./test/internal/... ./test/render/... ./test/node/...
 
 .PHONY: test
 test: ## everything, on a real cluster; brings up the lab and takes it down again unless it was up

@@ -14,7 +14,6 @@ import (
 // Real rules of Istio's own code in the real kernel, and a real connection through them.
 func TestVerifyProvesEachBackendAndMode(t *testing.T) {
 	t.Parallel()
-	needRoot(t)
 	for _, row := range []struct {
 		name    string
 		values  string
@@ -106,7 +105,6 @@ func TestVerifyFailsWithoutTheCapabilitiesOfIstioInit(t *testing.T) {
 
 func TestVerifyTrafficFailsWhereNothingIsRedirected(t *testing.T) {
 	t.Parallel()
-	needRoot(t)
 	got := newSandbox(t, "").withIstio().run("verify-traffic") // no verify before it, so no rules
 	require.Equal(t, 1, got.exit, got.log)
 	require.Regexp(t, `^TrafficNotRedirected: .*exit code 126`, got.conclusion)
