@@ -1,0 +1,87 @@
+# shellcheck shell=sh
+# What the chart says about the lab's nodes. Sourced after lib.sh and kind.sh.
+#
+# Output: functions verdicts, table, image_in_use, daemonset_settled.
+# Facts:  the pods' init container `verify` ends with "<backend> works: ..." or "<CamelCaseReason>: ...", and every other
+#         container that fails with a reason of the same form (charts/istio-os-init/files).
+# shellcheck disable=SC2154 # lib.sh's variables
+
+selector=app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=$release
+
+# pods: the chart's pods, as JSON.
+pods() {
+  kubectl get pods --namespace "$namespace" --selector "$selector" -o json
+}
+
+# verdicts: one line for each Linux node, separated by tabs:
+# name, OS image, kernel, backend, verdict, seconds from the pod's creation to Ready, the whole conclusion.
+verdicts() {
+  { kubectl get nodes --selector kubernetes.io/os=linux -o json && pods; } | jq -rs '
+    # The first container that keeps the pod from being Ready, in the order in which they run: why, in its own words.
+    def why:
+      [ (.status.initContainerStatuses // [])[], (.status.containerStatuses // [])[]
+        | select(.ready | not)
+        | (.state.terminated, .lastState.terminated, .state.waiting, empty)
+        | select(. and .reason != "Completed" and .reason != "PodInitializing")
+        | (.message // .reason) | rtrimstr("\n") | split("\n") | first ]
+      + [ .status.conditions[]? | select(.type == "PodScheduled" and .status == "False") | "\(.reason): \(.message)" ]
+      | first // "Starting: not concluded yet";
+
+    .[1].items as $pods
+    | .[0].items[]
+    | .metadata.name as $node
+    # Of an old pod that is being replaced and its successor, the successor speaks.
+    | ([$pods[] | select(.spec.nodeName == $node)] | sort_by(.metadata.creationTimestamp) | last) as $pod
+    | ($pod.status.conditions // [] | map(select(.type == "Ready" and .status == "True")) | first) as $ready
+    | ($pod.status.initContainerStatuses // [] | map(select(.name == "verify" and .state.terminated.exitCode == 0))
+        | first.state.terminated.message // "-" | split(" ") | first) as $backend
+    | (if $pod == null or $ready then "" else ($pod | why) end) as $why
+    | [ $node, .status.nodeInfo.osImage, .status.nodeInfo.kernelVersion, $backend,
+        (if $pod == null then "no pod" elif $ready then "Ready" else "NotReady: " + ($why | split(":") | first) end),
+        (if $ready then "\(($ready.lastTransitionTime | fromdate) - ($pod.metadata.creationTimestamp | fromdate)) s" else "-" end),
+        $why ]
+    | @tsv'
+}
+
+# table: verdicts from stdin for people. Exit code 0 only if there are nodes and every one is Ready.
+table() {
+  awk -F '\t' '
+    BEGIN { split("NODE\tOS IMAGE\tKERNEL\tBACKEND\tVERDICT\tTIME", cell); row() }
+    { split($0, cell); row(); if ($7 != "") why = why "\n" $1 ": " $7; if ($5 != "Ready") bad++ }
+    function row(  c) {
+      rows++
+      for (c = 1; c <= 6; c++) {
+        text[rows, c] = cell[c]
+        if (length(cell[c]) > width[c]) width[c] = length(cell[c])
+      }
+    }
+    END {
+      for (r = 1; r <= rows; r++) {
+        for (c = 1; c < 6; c++) printf "%-*s  ", width[c], text[r, c]
+        print text[r, 6]
+      }
+      if (why != "") print why
+      exit (rows < 2 || bad > 0)
+    }'
+}
+
+# image_in_use: which image the verdicts come from.
+image_in_use() {
+  image=$(pods | jq -r '[.items[].spec.initContainers[].image] | unique | join(", ")')
+  case $image in
+    '') echo "image: none, the chart is not installed (run: make up)" ;;
+    */proxyv2-stand-in:*)
+      echo "image: $image"
+      echo "       stand-in for proxyv2, built from Istio's own istio-iptables; the registry could not be reached"
+      ;;
+    *) echo "image: $image" ;;
+  esac
+}
+
+# daemonset_settled: whether every node runs the chart's newest pod, and it is Ready. Helm 3's --wait asks for less: with
+# one unavailable pod allowed it is content with none Ready on a small cluster.
+daemonset_settled() {
+  kubectl get daemonset --namespace "$namespace" --selector "$selector" -o json | jq -e --argjson nodes "$nodes" '
+    .items | length == 1 and (.[0] | .status.observedGeneration == .metadata.generation and (.status |
+      [.desiredNumberScheduled, .updatedNumberScheduled, .numberReady] == [$nodes, $nodes, $nodes]))' >/dev/null
+}
