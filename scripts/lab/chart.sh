@@ -17,21 +17,28 @@ pods() {
 # name, OS image, kernel, backend, verdict, seconds from the pod's creation to Ready, the whole conclusion.
 verdicts() {
   { kubectl get nodes --selector kubernetes.io/os=linux -o json && pods; } | jq -rs '
-    # The first container that keeps the pod from being Ready, in the order in which they run: why, in its own words.
+    # The chart concludes "<CamelCaseReason>: ..."; what it did not say itself gets the reason of Kubernetes in front.
+    def conclusion:
+      .reason as $reason | [(.message // "") | split("\n")[] | select(. != "")]
+      | first(.[] | select(test("^[A-Z][A-Za-z]+: "))) // "\($reason): \(last // "no message")";
+
+    # Of the first container, in the order in which they run, that keeps the pod from being Ready.
     def why:
       [ (.status.initContainerStatuses // [])[], (.status.containerStatuses // [])[]
         | select(.ready | not)
-        | (.state.terminated, .lastState.terminated, .state.waiting, empty)
+        | (.state.terminated, .lastState.terminated, .state.waiting)
         | select(. and .reason != "Completed" and .reason != "PodInitializing")
-        | (.message // .reason) | rtrimstr("\n") | split("\n") | first ]
+        | conclusion ]
       + [ .status.conditions[]? | select(.type == "PodScheduled" and .status == "False") | "\(.reason): \(.message)" ]
       | first // "Starting: not concluded yet";
 
     .[1].items as $pods
     | .[0].items[]
     | .metadata.name as $node
+    # Until a pod is scheduled, its affinity tells for which node the DaemonSet made it.
     # Of an old pod that is being replaced and its successor, the successor speaks.
-    | ([$pods[] | select(.spec.nodeName == $node)] | sort_by(.metadata.creationTimestamp) | last) as $pod
+    | ([$pods[] | select((.spec.nodeName // .spec.affinity.nodeAffinity
+        .requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields[0].values[0]) == $node)] | sort_by(.metadata.creationTimestamp) | last) as $pod
     | ($pod.status.conditions // [] | map(select(.type == "Ready" and .status == "True")) | first) as $ready
     | ($pod.status.initContainerStatuses // [] | map(select(.name == "verify" and .state.terminated.exitCode == 0))
         | first.state.terminated.message // "-" | split(" ") | first) as $backend

@@ -137,11 +137,11 @@ docker_down() {
     sleep 1
   done
 
-  # Without systemd nobody else cleans up after it. Cgroups go only while they are empty.
+  # Without systemd nobody else cleans up after it. A cgroup that another daemon still uses is not empty and stays.
   if [ -e /sys/class/net/docker0 ]; then
     ip link delete docker0
   fi
-  find /sys/fs/cgroup -depth -type d -path '*/docker*' -exec rmdir {} ';' 2>/dev/null || true
+  rmdir /sys/fs/cgroup/*/docker 2>/dev/null || true
   for family in iptables ip6tables; do
     forward=$(cat "$lab/dockerd.$family" 2>/dev/null || true)
     # Rewritten without Docker's chains and rules; everybody else's stay as they are.

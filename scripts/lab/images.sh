@@ -37,6 +37,11 @@ module() {
   go -C "$root/$1" mod download -json "$2" | jq -r '"\(.Version) \(.Dir)"'
 }
 
+# last_words: the cause at the end of Docker's long chains of errors.
+last_words() {
+  tail -n 1 | sed 's/.*: //'
+}
+
 # pull IMAGE: whether Docker has it or could pull it. A registry that has not begun to answer after 20 seconds is taken
 # for unreachable; once it has, the pull may take its time.
 pull() {
@@ -73,8 +78,8 @@ choose_node_image() {
         say "node image: ${upstream%%@*}"
         return
       fi
-      reason=$(tail -n 1 "$logs/pull.log")
-      [ "$LAB_IMAGES" = auto ] || die "LAB_IMAGES=pull, but $upstream cannot be pulled: $reason"
+      reason=$(last_words <"$logs/pull.log")
+      [ "$LAB_IMAGES" = auto ] || die "LAB_IMAGES=pull, but $upstream cannot be pulled ($reason)"
       ;;
   esac
 
@@ -110,8 +115,8 @@ choose_mesh_image() {
         say "mesh image: $mesh_image"
         return
       fi
-      reason=$(printf '%s\n' "$answer" | tail -n 1)
-      [ "$LAB_IMAGES" = auto ] || die "LAB_IMAGES=pull, but $mesh_image cannot be pulled: $reason"
+      reason=$(printf '%s\n' "${answer:-no answer within 20 seconds}" | last_words)
+      [ "$LAB_IMAGES" = auto ] || die "LAB_IMAGES=pull, but $mesh_image cannot be pulled ($reason)"
       ;;
   esac
 

@@ -52,23 +52,24 @@ cluster_ready() {
 
 # cluster_up: the cluster as its recipe says, answering, with the images it needs; whatever was there before.
 cluster_up() {
-  if [ -n "$(node_containers)" ]; then
-    if ! state_fits; then
-      say "cluster: removing one that was left half made, or made from another recipe"
-      cluster_down
-    elif ! cluster_ready 30; then
-      say "cluster: removing one that does not answer ($(ready_nodes) of $nodes nodes Ready after 30 seconds)"
-      cluster_down
-    fi
-  fi
-
+  running=$(docker ps --quiet --filter "label=io.x-k8s.kind.cluster=$cluster" | wc -l)
   if [ -z "$(node_containers)" ]; then
+    cluster_create
+  elif ! state_fits; then
+    say "cluster: the one that is there was left half made, or made from another recipe: making it anew"
+    cluster_create
+  elif [ "$running" -ne "$nodes" ]; then
+    say "cluster: only $running of $nodes nodes run: making it anew"
+    cluster_create
+  elif ! cluster_ready 30; then
+    say "cluster: only $(ready_nodes) of $nodes nodes are Ready after 30 seconds: making it anew"
     cluster_create
   else
     # shellcheck disable=SC1090
     . "$state"
     say "cluster: $cluster is up, $nodes nodes Ready"
   fi
+
   if ours "$mesh_image"; then
     load_stand_in
   fi
@@ -78,14 +79,15 @@ cluster_up() {
   mv "$kubeconfig.new" "$kubeconfig"
 }
 
+# cluster_create: a new cluster. What was there goes only when its images are at hand.
 cluster_create() {
-  # Also what a killed run may have left without a container: the network.
-  cluster_down
   choose_node_image
   choose_mesh_image
   docker run --rm --privileged --entrypoint /bin/true "$node_image" ||
     die "this Docker cannot run privileged containers, which kind's nodes are; its words are above"
 
+  # Also what a killed run may have left without a container: the network.
+  cluster_down
   say "cluster: creating $cluster, $nodes nodes (about half a minute)"
   logged kind "$("$root/scripts/tool" kind)" create cluster --name "$cluster" --image "$node_image" \
     --config "$root/$node_config" --kubeconfig "$kubeconfig" ||
