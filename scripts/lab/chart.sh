@@ -79,7 +79,7 @@ image_in_use() {
     '') echo "image: none, the chart is not installed (run: make up)" ;;
     */proxyv2-stand-in:*)
       echo "image: $image"
-      echo "       stand-in for proxyv2, built from Istio's own istio-iptables; the registry could not be reached"
+      sed -n 's/^# /       /p' "$values"
       ;;
     *) echo "image: $image" ;;
   esac
@@ -90,5 +90,6 @@ image_in_use() {
 daemonset_settled() {
   kubectl get daemonset --namespace "$namespace" --selector "$selector" -o json | jq -e --argjson nodes "$nodes" '
     .items | length == 1 and (.[0] | .status.observedGeneration == .metadata.generation and (.status |
-      [.desiredNumberScheduled, .updatedNumberScheduled, .numberReady] == [$nodes, $nodes, $nodes]))' >/dev/null
+      .desiredNumberScheduled >= $nodes
+      and .updatedNumberScheduled == .desiredNumberScheduled and .numberReady == .desiredNumberScheduled))' >/dev/null
 }

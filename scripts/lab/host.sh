@@ -46,7 +46,7 @@ docker_answers() {
 # our_dockerd: prints the pid of the daemon that we started; fails if it does not run.
 our_dockerd() {
   pid=$(cat "$lab/dockerd.pid" 2>/dev/null) || return 1
-  tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qxF "$lab/dockerd.pid" || return 1
+  { tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qxF "$lab/dockerd.pid" || return 1
   echo "$pid"
 }
 

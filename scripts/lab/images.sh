@@ -6,6 +6,7 @@
 # Output: functions choose_node_image, choose_mesh_image, stand_in, ours; the first two set
 #   node_image    what kind starts                   node_config   the kind configuration that goes with it
 #   mesh_image    what the chart's pods run; the nodes pull it unless it is ours
+#   mesh_because  why it is ours
 # Whatever is built is named after a hash of its recipe, under a temporary name until it is complete.
 # shellcheck disable=SC2034,SC2154 # variables set for, and by, the other sourced files
 
@@ -24,6 +25,10 @@ made() {
 # debian_root PACKAGES: makes the archive $made/root.tar with these packages.
 debian_root() {
   need_tools mmdebstrap:mmdebstrap /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
+  # Where this host gets Debian from, its own mirror maybe, is known only once it has been asked.
+  if command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ] && [ -z "$(apt-get indextargets 'Origin: Debian')" ]; then
+    logged apt apt-get update || say "host: apt-get update failed; going on with deb.debian.org"
+  fi
   made debian "$(key "$1" scripts/lab/build-debian-root)" "$root/scripts/lab/build-debian-root" "$root/$1"
 }
 
@@ -104,8 +109,12 @@ build_node_image() {
 # choose_mesh_image: the chart's own image where the registry has it, the stand-in else.
 choose_mesh_image() {
   case $LAB_IMAGES in
-    build) reason="LAB_IMAGES=build" ;;
+    build)
+      reason="LAB_IMAGES=build"
+      mesh_because="no registry was asked (LAB_IMAGES=build)"
+      ;;
     *)
+      mesh_because="the registry could not be reached"
       mesh_image=$("$("$root/scripts/tool" helm)" template "$root/charts/istio-os-init" |
         sed -n 's/^ *image: *"\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' | head -n 1)
       [ -n "$mesh_image" ] || die "the chart in charts/istio-os-init renders no image"

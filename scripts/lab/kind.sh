@@ -2,7 +2,7 @@
 # The cluster itself. Sourced after lib.sh, host.sh and images.sh.
 #
 # Input:  lib.sh's variables. Output: functions kubectl, cluster_up, cluster_down; in $lab: kubeconfig, values.yaml, state
-#         (what the running cluster was made of, as shell assignments: recipe, images, mesh_image).
+#         (what the running cluster was made of, as shell assignments: recipe, images, mesh_image, mesh_because, since).
 # shellcheck disable=SC2154 # lib.sh's and images.sh's variables
 
 # kind ARGUMENT...: the kind that go.mod pins. The lock may be inherited: kind leaves nothing running but containers.
@@ -27,6 +27,11 @@ recipe() {
     scripts/lab/build-kubernetes scripts/lab/build-node-image
 }
 
+# running_since: when each node's container was last started.
+running_since() {
+  node_containers | xargs docker inspect --format '{{.Name}} {{.State.Running}} {{.State.StartedAt}}' | paste -sd,
+}
+
 # state_fits: whether the cluster was completed, from this recipe, and as LAB_IMAGES wants it.
 state_fits() {
   [ -f "$state" ] || return 1
@@ -41,10 +46,10 @@ ready_nodes() {
     grep -c '^True$' || true
 }
 
-# cluster_ready SECONDS: whether all nodes become Ready within this time.
+# cluster_ready SECONDS: whether the nodes become Ready within this time; more may have joined.
 cluster_ready() {
   deadline=$(($(date +%s) + $1))
-  until [ "$(ready_nodes)" -eq "$nodes" ]; do
+  until [ "$(ready_nodes)" -ge "$nodes" ]; do
     [ "$(date +%s)" -lt "$deadline" ] || return 1
     sleep 1
   done
@@ -52,14 +57,14 @@ cluster_ready() {
 
 # cluster_up: the cluster as its recipe says, answering, with the images it needs; whatever was there before.
 cluster_up() {
-  running=$(docker ps --quiet --filter "label=io.x-k8s.kind.cluster=$cluster" | wc -l)
   if [ -z "$(node_containers)" ]; then
     cluster_create
   elif ! state_fits; then
     say "cluster: the one that is there was left half made, or made from another recipe: making it anew"
     cluster_create
-  elif [ "$running" -ne "$nodes" ]; then
-    say "cluster: only $running of $nodes nodes run: making it anew"
+  elif ! grep -qxF "since='$(running_since)'" "$state"; then
+    # Its addresses may have changed, and for a while the API server tells how everything was before.
+    say "cluster: its nodes were stopped or restarted since it was made: making it anew"
     cluster_create
   elif ! cluster_ready 30; then
     say "cluster: only $(ready_nodes) of $nodes nodes are Ready after 30 seconds: making it anew"
@@ -104,6 +109,8 @@ cluster_create() {
 recipe=$(recipe)
 images=$images
 mesh_image='$mesh_image'
+mesh_because='$mesh_because'
+since='$(running_since)'
 STATE
   mv "$state.new" "$state"
 }
@@ -135,7 +142,7 @@ write_values() {
     echo "{} # the chart's own image, $mesh_image, is pulled by the nodes" >"$values.new"
   else
     cat >"$values.new" <<VALUES
-# The stand-in for proxyv2, built from Istio's own istio-iptables: the registry could not be reached.
+# stand-in for proxyv2, built from Istio's own istio-iptables; $mesh_because
 image:
   hub: ${mesh_image%/*}
   name: proxyv2-stand-in

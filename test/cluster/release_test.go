@@ -8,12 +8,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
+
+// What istio-init runs in a mesh that has changed nothing.
+var redirect = strings.Split("-p 15001 -z 15006 -u 1337 -m REDIRECT -i * -x  -b * -d 15090,15021,15020 --log_output_level=default:info", " ")
 
 func TestInstallProvesEveryNodeTheControlPlaneIncluded(t *testing.T) {
 	t.Parallel()
@@ -32,7 +33,7 @@ func TestInstallProvesEveryNodeTheControlPlaneIncluded(t *testing.T) {
 
 	t.Run("istio-init then succeeds on every node", func(t *testing.T) {
 		for _, node := range lab.Nodes(t) {
-			phase, log := release.RunPod(istioInit(t, node))
+			phase, log := release.RunPod(lab.IstioInit(t, node, redirect))
 			require.Equal(t, corev1.PodSucceeded, phase, log)
 			require.Contains(t, log, "ISTIO_REDIRECT", node)
 		}
@@ -117,39 +118,6 @@ func TestANodeWhoseKernelRefusesTheRulesIsNotReadyAndSaysWhy(t *testing.T) {
 
 	require.NoError(t, release.Upgrade(""))
 	release.WaitReady() // the pods that wait in vain do not hold up the upgrade that helps them
-}
-
-// istioInit is a pod with the command and the securityContext that Istio's injector gives to istio-init, on one node.
-func istioInit(t *testing.T, node string) *corev1.Pod {
-	t.Helper()
-	image := chart.RenderFiles(t, []string{lab.Values(t)}).Container(t, "verify")
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "istio-init-"},
-		Spec: corev1.PodSpec{
-			NodeName:      node,
-			RestartPolicy: corev1.RestartPolicyNever,
-			Containers: []corev1.Container{{
-				Name:            "istio-init",
-				Image:           image.Image,
-				ImagePullPolicy: image.ImagePullPolicy,
-				// files/injection-template.yaml of Istio 1.31; the image's entrypoint is pilot-agent
-				Args: []string{
-					"istio-iptables", "-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*",
-					"-d", "15090,15021,15020", "--log_output_level=default:info",
-				},
-				SecurityContext: &corev1.SecurityContext{
-					AllowPrivilegeEscalation: new(false),
-					Privileged:               new(false),
-					Capabilities:             &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN", "NET_RAW"}, Drop: []corev1.Capability{"ALL"}},
-					ReadOnlyRootFilesystem:   new(false),
-					RunAsGroup:               new(int64(0)),
-					RunAsNonRoot:             new(false),
-					RunAsUser:                new(int64(0)),
-				},
-			}},
-			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
-		},
-	}
 }
 
 func uids(release *lab.Release) map[string]types.UID {

@@ -109,7 +109,20 @@ func (r *Release) options(values ...string) *helm.Options {
 // It does not wait: helm 3's --wait passes with no ready pod where maxUnavailable allows it.
 func (r *Release) Upgrade(values string) error {
 	r.t.Helper()
-	return helm.UpgradeContextE(r.t, r.t.Context(), r.options(chart.ValuesFile(r.t, values)), chart.Path(), chart.Release)
+	return r.UpgradeTo(chart.Path(), values)
+}
+
+// CreateNamespace makes the release's namespace ahead of the release, for pods that come before it.
+func (r *Release) CreateNamespace() {
+	r.t.Helper()
+	_, err := r.client.CoreV1().Namespaces().Create(r.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: r.Namespace}}, metav1.CreateOptions{})
+	require.NoError(r.t, err)
+}
+
+// UpgradeTo is Upgrade with another chart, for tests that break a copy of ours.
+func (r *Release) UpgradeTo(path, values string) error {
+	r.t.Helper()
+	return helm.UpgradeContextE(r.t, r.t.Context(), r.options(chart.ValuesFile(r.t, values)), path, chart.Release)
 }
 
 // Rollback returns the release to its revision before.
@@ -168,15 +181,23 @@ func (r *Release) Pods() map[string]corev1.Pod {
 	return pods
 }
 
-// WaitReady waits until every node of the cluster, and there is at least one, has a pod of the newest plan that is Ready.
+// WaitReady waits until every node of the cluster has a pod of the newest plan that is Ready.
 func (r *Release) WaitReady() {
 	r.t.Helper()
-	nodes := int32(len(Nodes(r.t)))
+	r.WaitReadyOn(len(Nodes(r.t)))
+}
+
+// WaitReadyOn waits until so many nodes, of which there is at least one, and no others have a pod of the newest plan that is
+// Ready.
+func (r *Release) WaitReadyOn(nodes int) {
+	r.t.Helper()
+	require.Positive(r.t, nodes)
+	want := int32(nodes)
 	r.WaitFor("not every node is proven", func() bool {
 		daemonSet := r.DaemonSet()
 		status := daemonSet.Status
-		return status.ObservedGeneration == daemonSet.Generation && status.DesiredNumberScheduled == nodes &&
-			status.UpdatedNumberScheduled == nodes && status.NumberReady == nodes && status.NumberAvailable == nodes
+		return status.ObservedGeneration == daemonSet.Generation && status.DesiredNumberScheduled == want &&
+			status.UpdatedNumberScheduled == want && status.NumberReady == want && status.NumberAvailable == want
 	})
 }
 
@@ -239,6 +260,43 @@ func (r *Release) RunPod(pod *corev1.Pod) (corev1.PodPhase, string) {
 	log, err := pods.GetLogs(created.Name, &corev1.PodLogOptions{}).DoRaw(ctx)
 	require.NoError(r.t, err)
 	return phase, string(log)
+}
+
+// IstioInit returns a pod with the command and the securityContext that Istio's injector gives to istio-init
+// (files/injection-template.yaml of Istio 1.31), on one node. args: the arguments of istio-iptables; env: the mesh's
+// proxyMetadata, as NAME, value, NAME, value.
+func IstioInit(t *testing.T, node string, args []string, env ...string) *corev1.Pod {
+	t.Helper()
+	image := chart.RenderFiles(t, []string{Values(t)}).Container(t, "verify")
+	container := corev1.Container{
+		Name:            "istio-init",
+		Image:           image.Image,
+		ImagePullPolicy: image.ImagePullPolicy,
+		Args:            append([]string{"istio-iptables"}, args...), // the image's entrypoint is pilot-agent
+		SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: new(false),
+			Privileged:               new(false),
+			Capabilities:             &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN", "NET_RAW"}, Drop: []corev1.Capability{"ALL"}},
+			ReadOnlyRootFilesystem:   new(false),
+			RunAsGroup:               new(int64(0)),
+			RunAsNonRoot:             new(false),
+			RunAsUser:                new(int64(0)),
+		},
+	}
+	for i := 0; i+1 < len(env); i += 2 {
+		container.Env = append(container.Env, corev1.EnvVar{Name: env[i], Value: env[i+1]})
+	}
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "istio-init-"},
+		Spec: corev1.PodSpec{
+			NodeName:                      node,
+			RestartPolicy:                 corev1.RestartPolicyNever,
+			TerminationGracePeriodSeconds: new(int64(0)),
+			AutomountServiceAccountToken:  new(false),
+			Containers:                    []corev1.Container{container},
+			Tolerations:                   []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
+		},
+	}
 }
 
 // DeletePod deletes a pod and returns how long it took until the API has it no more.

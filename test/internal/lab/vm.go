@@ -1,0 +1,113 @@
+package lab
+
+import (
+	"context"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+)
+
+// VM is the lab's worker with a kernel of its own.
+type VM struct {
+	t *testing.T
+	// Name is the node's name in the cluster.
+	Name string
+}
+
+// TheVM returns the lab's VM, and skips the test where there is none.
+func TheVM(t *testing.T) *VM {
+	t.Helper()
+	vm := &VM{t: t, Name: "istio-os-init-vm"}
+	for _, node := range Nodes(t) {
+		if node == vm.Name {
+			return vm
+		}
+	}
+	t.Skip("NOT PROVEN: that modules get loaded, which needs a node with a kernel of its own. Run scripts/lab/node, as root on Linux with QEMU.")
+	return nil
+}
+
+// On returns the VM for a sub-test, which its failures then belong to.
+func (vm *VM) On(t *testing.T) *VM { return &VM{t: t, Name: vm.Name} }
+
+// Unload unloads every module of netfilter that nothing uses any more, again and again until none goes. Rules of pods that
+// have just ended may hold some for a moment.
+func (vm *VM) Unload() {
+	vm.t.Helper()
+	vm.Run(`
+for round in 1 2 3 4 5 6 7 8 9 10; do
+  left=$(find /lib/modules/$(uname -r)/kernel/net -path '*netfilter*' -name '*.ko*' | sed 's|.*/||; s|\.ko.*||; y|-|_|' | sort | while read -r module; do
+    grep -q "^$module " /proc/modules && echo "$module"
+  done)
+  [ -n "$left" ] || break
+  rmmod $left 2>/dev/null
+  sleep 0.2
+done
+true`)
+}
+
+// Run runs a shell command as root on the VM's host, outside of Kubernetes, and returns what it prints.
+func (vm *VM) Run(command string) string {
+	vm.t.Helper()
+	output, err := vm.script(vm.t.Context(), "on-node", "sh", "-c", command)
+	require.NoError(vm.t, err, "on the VM: %s\n%s", command, output)
+	return output
+}
+
+// Fault switches a fault of the VM on, and off again when the test ends.
+func (vm *VM) Fault(name string) {
+	vm.t.Helper()
+	output, err := vm.script(vm.t.Context(), "fault", name, "on")
+	require.NoError(vm.t, err, output)
+	vm.t.Cleanup(func() {
+		output, err := vm.script(context.WithoutCancel(vm.t.Context()), "fault", name, "off")
+		require.NoError(vm.t, err, output)
+	})
+}
+
+// Reboot reboots the VM and waits until its node is Ready again.
+func (vm *VM) Reboot() {
+	vm.t.Helper()
+	output, err := vm.script(vm.t.Context(), "node", "reboot")
+	require.NoError(vm.t, err, output)
+}
+
+// Modules returns the names in the VM's /proc/modules.
+func (vm *VM) Modules() map[string]bool {
+	vm.t.Helper()
+	modules := map[string]bool{}
+	for line := range strings.Lines(vm.Run("cat /proc/modules")) {
+		modules[strings.Fields(line)[0]] = true
+	}
+	return modules
+}
+
+// WithDependencies returns what the VM's modprobe would load for names, dependencies included; a name that the kernel has built
+// in, or has not, adds nothing. Of alternatives (a|b) it takes the first that the VM has.
+func (vm *VM) WithDependencies(entries []string) map[string]bool {
+	vm.t.Helper()
+	modules := map[string]bool{}
+	for _, entry := range entries {
+		alternatives := strings.ReplaceAll(entry, "|", " ")
+		for line := range strings.Lines(vm.Run("for m in " + alternatives + "; do modprobe --show-depends $m 2>/dev/null && break; done; true")) {
+			if path, found := strings.CutPrefix(line, "insmod "); found {
+				name, _, _ := strings.Cut(filepath.Base(strings.Fields(path)[0]), ".")
+				modules[strings.ReplaceAll(name, "-", "_")] = true
+			}
+		}
+	}
+	return modules
+}
+
+func (vm *VM) script(ctx context.Context, name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	output, err := exec.CommandContext(ctx, filepath.Join(chart.Root(), "scripts", "lab", name), args...).CombinedOutput()
+	return string(output), err
+}

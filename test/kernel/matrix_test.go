@@ -1,0 +1,118 @@
+// Package kernel asks one question: does a node whose kernel has its modules still on disk come to run the mesh?
+//
+// It needs the lab's VM. RHEL's SELinux rule, which forbids a container to make the kernel load a module, has the effect of
+// kernel.modprobe=/bin/false: nothing is loaded on demand any more, an explicit modprobe still works. All tests run under it.
+package kernel
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/lab"
+)
+
+// The story of the README, for each backend and mode: the failure that users paste, helm install, gone.
+func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
+	vm := lab.TheVM(t)
+	vm.Fault("autoload")
+	release := strings.TrimSpace(vm.Run("uname -r"))
+	var rows []string
+	for _, backend := range []string{"nft", "legacy"} {
+		for _, mode := range []struct{ name, mesh, env string }{
+			{name: "REDIRECT", mesh: "{dns: false, ipv6: false}"},
+			{name: "REDIRECT+DNS", mesh: "{dns: true, ipv6: false}"},
+			{name: "TPROXY", mesh: "{dns: false, ipv6: false, tproxy: true}"},
+			{name: "IPv6", mesh: "{dns: false, ipv6: true}", env: "ISTIO_DUAL_STACK"},
+		} {
+			t.Run(backend+" "+mode.name, func(t *testing.T) {
+				values := fmt.Sprintf("{backend: %s, mesh: %s, nodeSelector: {kubernetes.io/hostname: %s}}", backend, mode.mesh, vm.Name)
+				objects := chart.Render(t, values)
+				env := []string{"FORCE_IPTABLES_BINARY", backend}
+				if mode.env != "" {
+					env = append(env, mode.env, "true")
+				}
+				istioInit := func() *corev1.Pod { return lab.IstioInit(t, vm.Name, objects.Container(t, "verify").Args, env...) }
+
+				vm.On(t).Unload()
+				bare := vm.On(t).Modules()
+				install := lab.NewRelease(t)
+				install.CreateNamespace()
+				phase, log := install.RunPod(istioInit())
+				require.Equal(t, corev1.PodFailed, phase, "istio-init succeeds before anything is loaded:\n%s", log)
+				before := refusal(log)
+				require.NotEmpty(t, before, log)
+				if backend == "legacy" {
+					phase, log = install.RunPod(restore(t, vm.Name, "iptables-legacy-restore"))
+					require.Equal(t, corev1.PodFailed, phase)
+					require.Contains(t, log, "iptables-legacy-restore: unable to initialize table 'nat'", "the line that users paste")
+				}
+				require.Equal(t, names(bare), names(vm.On(t).Modules()), "something was loaded on demand")
+
+				start := time.Now()
+				require.NoError(t, install.Upgrade(values))
+				install.WaitReadyOn(1)
+				took := time.Since(start)
+
+				want := vm.On(t).WithDependencies(objects.Plan(t))
+				maps.Copy(want, bare)
+				require.Equal(t, names(want), names(vm.On(t).Modules()), "the plan and its dependencies, nothing else")
+
+				phase, log = install.RunPod(istioInit())
+				require.Equal(t, corev1.PodSucceeded, phase, log)
+				conclusions := lab.Conclusions(install.Pods()[vm.Name])
+				require.Contains(t, conclusions["verify"], backend+" works")
+				require.Contains(t, conclusions["verify-traffic"], "redirected: ")
+				rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | works | %.0f |", release, mode.name, backend, before, took.Seconds()))
+				install.Uninstall()
+			})
+		}
+	}
+	report(t, rows)
+}
+
+// refusal is the first line of Istio's log that says what the kernel refused, without the time before it.
+func refusal(log string) string {
+	for line := range strings.Lines(log) {
+		for _, words := range []string{"unable to initialize table", "Failed to initialize nft", "RULE_APPEND failed", "TABLE_ADD failed", "CHAIN_ADD failed", "no loaded kernel support", "missing kernel module"} {
+			if strings.Contains(line, words) {
+				fields := strings.Split(strings.TrimSpace(line), "\t")
+				return strings.TrimPrefix(fields[len(fields)-1], "Command error: ")
+			}
+		}
+	}
+	return ""
+}
+
+// restore is a pod that may what istio-init may and applies an empty nat table with the iptables-restore of one backend.
+func restore(t *testing.T, node, binary string) *corev1.Pod {
+	t.Helper()
+	pod := lab.IstioInit(t, node, nil)
+	pod.Spec.Containers[0].Command = []string{"/bin/sh", "-c", `printf '*nat\nCOMMIT\n' | ` + binary}
+	pod.Spec.Containers[0].Args = nil
+	return pod
+}
+
+func names(modules map[string]bool) []string { return slices.Sorted(maps.Keys(modules)) }
+
+// report logs the table, and appends it to the file that KERNEL_TABLE names: `make test-kernels` gathers all kernels there.
+func report(t *testing.T, rows []string) {
+	t.Helper()
+	table := strings.Join(rows, "\n") + "\n"
+	t.Logf("kernel, mode, backend, before, after, seconds to Ready\n%s", table)
+	if path := os.Getenv("KERNEL_TABLE"); path != "" {
+		file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		require.NoError(t, err)
+		defer file.Close()
+		_, err = file.WriteString(table)
+		require.NoError(t, err)
+	}
+}
