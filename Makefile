@@ -20,6 +20,7 @@ down: ## remove what `up` made
 .PHONY: check
 check: ## form, rendering and scripts: under a minute, needs neither root nor Docker
 	@scripts/lint
+	@echo "tests: compiling (cold: ten minutes, most of it Kubernetes' client), then running"
 	@"$$(scripts/tool gotestsum)" --format pkgname --format-hide-empty-pkg -- -count=1 ./test/internal/... ./test/render/... ./test/node/...
 
 .PHONY: test

@@ -57,8 +57,9 @@ if [ "$status" -eq 0 ]; then
   exit 0
 fi
 
+# load has ended and does not run again in this pod: whoever mends the node has to start a new one.
 reason=$(words)
 missing=
 [ -r "$state/missing" ] && while IFS=: read -r name _; do missing="$missing $name"; done <"$state/missing"
-conclude "RulesRejected: ${reason:-istio-iptables ended with exit code $status}${missing:+; not found by load:$missing}. Fix: make the node load what the rules need; the log of container load has modprobe's words."
+conclude "RulesRejected: ${reason:-istio-iptables ended with exit code $status}${missing:+; not found by load:$missing}. Fix: make the node load what the rules need (the log of container load has modprobe's words), then delete this pod."
 exit 1
