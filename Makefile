@@ -8,6 +8,10 @@ MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
 up: ## a kind cluster with the chart installed and a verdict on every node
 	@scripts/lab/up
 
+.PHONY: node
+node: ## a VM worker in that cluster, with a kernel of its own: KERNEL=bullseye|bookworm|trixie|sid
+	@scripts/lab/node
+
 .PHONY: status
 status: ## the table of nodes
 	@scripts/lab/status
@@ -27,6 +31,10 @@ check: ## form, rendering and scripts: under a minute, needs neither root nor Do
 test: ## everything, on a real cluster; brings up the lab and takes it down again unless it was up
 	@scripts/test
 
+.PHONY: test-kernel
+test-kernel: ## on a VM's own kernel: the failure before, the modules loaded, the proof after (KERNEL as for node)
+	@scripts/test-kernel
+
 .PHONY: generate
 generate: ## schema and README of the chart from its values.yaml
 	@scripts/generate
@@ -41,4 +49,4 @@ format: ## mend what lint can mend: the format of Go and shell
 
 .PHONY: help
 help: ## this list
-	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -23,7 +23,7 @@ import (
 // The story of the README, for each backend and mode: the failure that users paste, helm install, gone.
 func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 	vm := lab.TheVM(t)
-	vm.Fault("autoload")
+	vm.Fault("autoload-denied")
 	release := strings.TrimSpace(vm.Run("uname -r"))
 	var rows []string
 	for _, backend := range []string{"nft", "legacy"} {
@@ -53,7 +53,7 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 				if backend == "legacy" {
 					phase, log = install.RunPod(restore(t, vm.Name, "iptables-legacy-restore"))
 					require.Equal(t, corev1.PodFailed, phase)
-					require.Contains(t, log, "iptables-legacy-restore: unable to initialize table 'nat'", "the line that users paste")
+					require.Contains(t, log, "iptables-restore: unable to initialize table 'nat'", "the line that users paste")
 				}
 				require.Equal(t, names(bare), names(vm.On(t).Modules()), "something was loaded on demand")
 

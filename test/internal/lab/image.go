@@ -22,6 +22,10 @@ func RefusedRuleImage(t *testing.T) (name, tag string) {
 		filepath.Join(chart.Root(), "test", "internal", "refusedrule"))
 	archive := run(t, "docker", "save", name+":"+tag)
 	for _, node := range Nodes(t) {
+		if node == vmName { // not a container of Docker's
+			run(t, filepath.Join(chart.Root(), "scripts", "lab", "node"), "load", name+":"+tag)
+			continue
+		}
 		load := exec.CommandContext(t.Context(), "docker", "exec", "-i", node, "ctr", "--namespace", "k8s.io", "images", "import", "-")
 		load.Stdin = bytes.NewReader(archive)
 		output, err := load.CombinedOutput()

@@ -13,6 +13,9 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
 
+// vmName is the VM's name as a node (scripts/lab/vm.sh).
+const vmName = "istio-os-init-vm"
+
 // VM is the lab's worker with a kernel of its own.
 type VM struct {
 	t *testing.T
@@ -23,33 +26,24 @@ type VM struct {
 // TheVM returns the lab's VM, and skips the test where there is none.
 func TheVM(t *testing.T) *VM {
 	t.Helper()
-	vm := &VM{t: t, Name: "istio-os-init-vm"}
+	vm := &VM{t: t, Name: vmName}
 	for _, node := range Nodes(t) {
 		if node == vm.Name {
 			return vm
 		}
 	}
-	t.Skip("NOT PROVEN: that modules get loaded, which needs a node with a kernel of its own. Run scripts/lab/node, as root on Linux with QEMU.")
+	t.Skip("NOT PROVEN: that modules get loaded, which needs a node with a kernel of its own. Run make node, as root on Linux.")
 	return nil
 }
 
 // On returns the VM for a sub-test, which its failures then belong to.
 func (vm *VM) On(t *testing.T) *VM { return &VM{t: t, Name: vm.Name} }
 
-// Unload unloads every module of netfilter that nothing uses any more, again and again until none goes. Rules of pods that
-// have just ended may hold some for a moment.
+// Unload unloads every module of netfilter, rules and all.
 func (vm *VM) Unload() {
 	vm.t.Helper()
-	vm.Run(`
-for round in 1 2 3 4 5 6 7 8 9 10; do
-  left=$(find /lib/modules/$(uname -r)/kernel/net -path '*netfilter*' -name '*.ko*' | sed 's|.*/||; s|\.ko.*||; y|-|_|' | sort | while read -r module; do
-    grep -q "^$module " /proc/modules && echo "$module"
-  done)
-  [ -n "$left" ] || break
-  rmmod $left 2>/dev/null
-  sleep 0.2
-done
-true`)
+	output, err := vm.script(vm.t.Context(), "node", "unload")
+	require.NoError(vm.t, err, output)
 }
 
 // Run runs a shell command as root on the VM's host, outside of Kubernetes, and returns what it prints.
@@ -60,13 +54,15 @@ func (vm *VM) Run(command string) string {
 	return output
 }
 
-// Fault switches a fault of the VM on, and off again when the test ends.
+// Fault switches a fault of the VM on, and off again when the test ends. name: as scripts/lab/fault takes it, NAME or
+// NAME=MODULE,...
 func (vm *VM) Fault(name string) {
 	vm.t.Helper()
 	output, err := vm.script(vm.t.Context(), "fault", name, "on")
 	require.NoError(vm.t, err, output)
 	vm.t.Cleanup(func() {
-		output, err := vm.script(context.WithoutCancel(vm.t.Context()), "fault", name, "off")
+		bare, _, _ := strings.Cut(name, "=")
+		output, err := vm.script(context.WithoutCancel(vm.t.Context()), "fault", bare, "off")
 		require.NoError(vm.t, err, output)
 	})
 }

@@ -1,0 +1,259 @@
+# shellcheck shell=sh
+# The lab's VM: a worker of the cluster with a distribution's modular kernel, where modules can be loaded and unloaded.
+# Sourced after lib.sh, host.sh, images.sh, kind.sh, agent.sh, vm-images.sh.
+#
+# Input:  their variables; the running cluster.
+#   KERNEL   whose kernel (environment): bullseye (5.10), bookworm (6.1), trixie (6.12), sid (7.2); default: what the VM
+#            has, trixie where there is none
+# Output: exits 2 on a bad value. Functions vm_refused, vm_up, vm_down, vm_reboot, vm_load; directory $vm, which goes with the VM:
+#   console.log   what the VM's serial console has said      overlay      what its disk differs in from $disk
+#   state         what it was made of, written when it has joined
+#   qemu.pid      QEMU's process: its command line names this file, so that a reused pid is never mistaken for it
+#   cargo         a disk by which image archives are handed over, see vm_load
+# The network is Docker's for the cluster: a tap on its bridge, a static address where Docker is the last to look.
+# shellcheck disable=SC2154 # lib.sh's and vm-images.sh's variables
+
+vm_node=$cluster-vm
+# A network interface's name has at most 15 characters.
+tap=$(printf '%.12s-vm' "$cluster")
+
+# vm_refused: prints why this host can have no VM; fails where it can.
+vm_refused() {
+  if [ "$(id -u)" -ne 0 ]; then
+    echo "not root"
+  elif [ "$(uname -sm)" != "Linux x86_64" ]; then
+    echo "not Linux on x86_64"
+  elif ! [ -c /dev/net/tun ]; then
+    echo "no /dev/net/tun"
+  elif ! command -v qemu-system-x86_64 >/dev/null && ! command -v apt-get >/dev/null; then
+    echo "no QEMU, and no apt-get to install it with"
+  else
+    return 1
+  fi
+}
+
+on_node() {
+  "$root/scripts/lab/on-node" "$@"
+}
+
+# our_qemu: prints the pid of the VM's QEMU; fails if it does not run.
+our_qemu() {
+  pid=$(cat "$vm/qemu.pid" 2>/dev/null) || return 1
+  tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qxF "$vm/qemu.pid" || return 1
+  echo "$pid"
+}
+
+# vm_up: the VM with the newest kernel of $KERNEL, in the cluster, Ready and without faults.
+vm_up() {
+  vm_tools
+  # shellcheck disable=SC1090
+  . "$state"
+  set -- "$(docker inspect --format '{{.Image}}' "$control_plane")"
+  if ours "$mesh_image"; then
+    stand_in
+    set -- "$@" "$mesh_image" "$stand_in"
+  fi
+  vm_disk "$KERNEL" "$@"
+  made_of="disk=${disk##*/} cluster=$(docker inspect --format '{{.Id}}' "$control_plane") recipe=$(key ci/vm/join scripts/lab/vm.sh)"
+
+  if our_qemu >/dev/null; then
+    if [ "$(cat "$vm/state" 2>/dev/null)" != "$made_of" ]; then
+      say "vm: removing one that was left half made, or made from something else"
+    elif ! vm_ready 60; then
+      say "vm: removing one whose node is not Ready after a minute"
+    elif [ -n "$("$root/scripts/lab/fault")" ]; then
+      say "vm: removing one that was left with faults"
+    else
+      say "vm: $vm_node is up with kernel $(cat "$disk/release")"
+      return
+    fi
+  fi
+  vm_down
+  mkdir -p "$vm"
+  qemu-img create -q -f qcow2 -F raw -b "$disk/disk" "$vm/overlay"
+  vm_start
+  vm_join
+  echo "$made_of" >"$vm/state.new"
+  mv "$vm/state.new" "$vm/state"
+}
+
+# vm_address: sets address, length, gateway and bridge on the network of the cluster. Docker hands out the lowest free
+# address, so the VM takes the highest whose last part, by which pod subnets differ, no container has.
+vm_address() {
+  network=$(docker network inspect "$cluster" | jq '.[0]')
+  bridge=$(printf '%s' "$network" | jq -r '.Options["com.docker.network.bridge.name"] // "br-\(.Id[:12])"')
+  range=$(printf '%s' "$network" | jq -r 'first(.IPAM.Config[] | select(.Subnet | contains(":") | not) | "\(.Subnet) \(.Gateway)")')
+  gateway=${range#* }
+  range=${range% *}
+  length=${range#*/}
+  taken=$(printf '%s' "$network" | jq -r '.Containers[].IPv4Address | split("/") | first')
+  number=0
+  for part in $(echo "${range%/*}" | tr . ' '); do
+    number=$((number * 256 + part))
+  done
+  number=$((number + (1 << (32 - length)) - 1))
+  address=
+  while [ -z "$address" ]; do
+    number=$((number - 1))
+    last=$((number & 255))
+    if [ "$last" -ne 0 ] && ! printf '%s\n' "$taken" "$gateway" | grep -q "\.$last\$"; then
+      address=$((number >> 24)).$((number >> 16 & 255)).$((number >> 8 & 255)).$last
+    fi
+  done
+}
+
+# vm_start: starts QEMU on $vm/overlay. The VM gets as many processors as this host has for it, and 2 GB.
+vm_start() {
+  vm_address
+  if [ ! -e "/sys/class/net/$tap" ]; then
+    ip tuntap add dev "$tap" mode tap
+  fi
+  ip link set "$tap" master "$bridge" up
+  accelerator=$(accelerator 2>/dev/null)
+  cpu=max
+  if [ "$accelerator" != kvm ]; then
+    # String instructions that are fast on a real processor are emulated byte by byte: boots in a third less time.
+    cpu=max,-erms,-fsrm
+  fi
+  say "vm: starting kernel $(cat "$disk/release") at $address on ${accelerator%,*}"
+  truncate --size 4G "$vm/cargo"
+
+  # A session of its own and no descriptor of ours: not the lock, and not the pipe that a caller reads to its end.
+  # cache=unsafe: nothing of the disk needs to outlive this host. nr=1: ci/vm/agent.service knows the port by it.
+  setsid qemu-system-x86_64 -nodefaults -no-user-config -display none -name "$vm_node" -pidfile "$vm/qemu.pid" \
+    -machine q35 -accel "$accelerator" -cpu "$cpu" -smp 2 -m 2048 \
+    -kernel "$disk/vmlinuz" -initrd "$disk/initramfs" \
+    -append "console=ttyS0 quiet TERM=dumb systemd.show_status=1 net.ifnames=0 systemd.hostname=$vm_node lab.address=$address/$length lab.gateway=$gateway" \
+    -chardev "file,id=console,path=$vm/console.log,append=on" -serial chardev:console \
+    -drive "file=$vm/overlay,format=qcow2,if=virtio,cache=unsafe,discard=unmap" \
+    -drive "file=$vm/cargo,format=raw,if=virtio,readonly=on" \
+    -netdev "tap,id=net,ifname=$tap,script=no,downscript=no" -device virtio-net-pci,netdev=net,mac=52:54:00:69:6f:69 \
+    -device virtio-serial-pci -chardev "socket,id=agent,path=$vm/agent.sock,server=on,wait=off" \
+    -device virtserialport,nr=1,chardev=agent,name=org.qemu.guest_agent.0 \
+    </dev/null >"$vm/qemu.log" 2>&1 9>&- &
+  starter=$!
+  tries=100
+  until our_qemu >/dev/null && [ -S "$vm/agent.sock" ]; do
+    tries=$((tries - 1))
+    if [ "$tries" -eq 0 ] || ! kill -0 "$starter" 2>/dev/null; then
+      cat "$vm/qemu.log" >&2
+      die "QEMU does not start; its words are above"
+    fi
+    sleep 0.1
+  done
+  vm_answers 120
+  say "vm: its host answers"
+}
+
+# vm_answers SECONDS: waits for the agent.
+vm_answers() {
+  deadline=$(($(date +%s) + $1))
+  until agent guest-ping >/dev/null; do
+    our_qemu >/dev/null || die "QEMU has ended: $(tail -n 3 "$vm/qemu.log")"
+    [ "$(date +%s)" -lt "$deadline" ] || die "the VM's host does not answer within $1 seconds; see its console: $vm/console.log"
+    sleep 1
+  done
+}
+
+# vm_join: makes the VM a node of the cluster, and waits until it is Ready.
+vm_join() {
+  # kindest/node's own network and proxy would load modules and write rules; only the chart shall.
+  for daemonset in kindnet kube-proxy; do
+    if kubectl get daemonset --namespace kube-system "$daemonset" >/dev/null 2>&1; then
+      kubectl patch daemonset --namespace kube-system "$daemonset" --type merge --patch "$(jq -cn --arg node "$vm_node" '
+        {spec: {template: {spec: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [
+          {matchExpressions: [{key: "kubernetes.io/hostname", operator: "NotIn", values: [$node]}]}]}}}}}}}')" >/dev/null
+    fi
+  done
+  kubectl delete node "$vm_node" --ignore-not-found >/dev/null
+
+  # systemd-resolved's own address would mean the VM itself.
+  resolv=/etc/resolv.conf
+  if grep -q '^nameserver 127\.' "$resolv" && [ -f /run/systemd/resolve/resolv.conf ]; then
+    resolv=/run/systemd/resolve/resolv.conf
+  fi
+  nameservers=$(sed -n 's/^nameserver \([0-9.]*\)$/\1/p' "$resolv" | paste -sd,)
+  server=$(docker network inspect "$cluster" |
+    jq -r --arg name "$control_plane" '.[0].Containers[] | select(.Name == $name).IPv4Address | split("/") | first')
+  join=$(docker exec "$control_plane" kubeadm token create --ttl 1h --print-join-command)
+
+  say "vm: joining as $vm_node"
+  # shellcheck disable=SC2016,SC2086 # expanded by the inner shell; a command and its arguments
+  logged vm-join sh -euc 'command=$1; join=$2; shift 2; "$command" -i -t 300 sh -s -- "$@" <"$join"' sh "$root/scripts/lab/on-node" "$root/ci/vm/join" \
+    "$control_plane" "$server" "10.244.$last.0/24" "fd00:10:244:$last::/64" "$nameservers" $join ||
+    die "the VM does not join the cluster; its words are above, its console is $vm/console.log"
+  vm_ready 180 || die "the node $vm_node is not Ready after three minutes. See: scripts/lab/on-node journalctl -u kubelet"
+  say "vm: $vm_node is Ready"
+}
+
+# vm_ready SECONDS: whether the node becomes Ready, as it runs now: the API server goes on calling a node Ready for a
+# while that has just gone down.
+vm_ready() {
+  deadline=$(($(date +%s) + $1))
+  until boot=$(on_node cat /proc/sys/kernel/random/boot_id 2>/dev/null) &&
+    [ "$(kubectl get node "$vm_node" --request-timeout=5s \
+      -o 'jsonpath={.status.nodeInfo.bootID} {.status.conditions[?(@.type=="Ready")].status}' 2>/dev/null)" = "$boot True" ]; do
+    [ "$(date +%s)" -lt "$deadline" ] || return 1
+    sleep 1
+  done
+}
+
+# vm_reboot: reboots the VM's host, without waiting for it. Its disk stays as it is.
+vm_reboot() {
+  boot_before=$(on_node cat /proc/sys/kernel/random/boot_id)
+  on_node -t 0 systemctl reboot
+}
+
+# vm_rebooted SECONDS: waits until the host answers again after vm_reboot, and its node is Ready.
+vm_rebooted() {
+  deadline=$(($(date +%s) + $1))
+  until boot=$(on_node cat /proc/sys/kernel/random/boot_id 2>/dev/null) && [ "$boot" != "$boot_before" ]; do
+    [ "$(date +%s)" -lt "$deadline" ] || die "the VM's host does not come back within $1 seconds; see its console: $vm/console.log"
+    sleep 1
+  done
+  say "vm: its host answers again"
+  vm_ready "$((deadline - $(date +%s)))" ||
+    die "the node $vm_node is not Ready within $1 seconds of its reboot. See: scripts/lab/on-node journalctl -u kubelet"
+}
+
+# vm_load IMAGE...: brings images from this host's Docker to the VM's containerd. The archive is written into a disk
+# which the VM has all the time, and is read there past its cache.
+vm_load() {
+  docker save "$@" | dd of="$vm/cargo" conv=notrunc bs=1M iflag=fullblock 2>"$vm/cargo.size"
+  megabytes=$(($(sed -n 's/^\([0-9]*\) bytes.*/\1/p' "$vm/cargo.size") / 1048576 + 1))
+  # shellcheck disable=SC2016 # expanded on the node
+  on_node -t 300 sh -c 'dd if=/dev/vdb iflag=direct bs=1M count="$1" status=none | ctr --namespace k8s.io images import -' \
+    sh "$megabytes" >/dev/null
+}
+
+# vm_down: removes the VM, its node and its tap.
+vm_down() {
+  if pid=$(our_qemu); then
+    kill "$pid"
+    tries=100
+    while our_qemu >/dev/null; do
+      tries=$((tries - 1))
+      if [ "$tries" -eq 0 ]; then
+        kill -9 "$pid"
+      fi
+      sleep 0.1
+    done
+  fi
+  if docker exec "$control_plane" true 2>/dev/null; then
+    kubectl delete node "$vm_node" --ignore-not-found --request-timeout=10s >/dev/null 2>&1 || true
+  fi
+  if [ -e "/sys/class/net/$tap" ]; then
+    ip link delete "$tap"
+  fi
+  rm -rf "$vm"
+}
+
+KERNEL=${KERNEL:-$(sed -n 's/^disk=\([a-z]*\).*/\1/p' "$vm/state" 2>/dev/null || true)}
+KERNEL=${KERNEL:-trixie}
+case $KERNEL in
+  bullseye | bookworm | trixie | sid) ;;
+  *)
+    echo "error: KERNEL=$KERNEL: must be bullseye, bookworm, trixie or sid" >&2
+    exit 2
+    ;;
+esac
