@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
@@ -72,6 +73,20 @@ func (vm *VM) Reboot() {
 	vm.t.Helper()
 	output, err := vm.script(vm.t.Context(), "node", "reboot")
 	require.NoError(vm.t, err, output)
+}
+
+// MountsReadOnlyRecursively tells whether the node's container runtime can make a mount read only with all that is mounted
+// below it, as the node itself reports.
+func (vm *VM) MountsReadOnlyRecursively() bool {
+	vm.t.Helper()
+	node, err := Client(vm.t).CoreV1().Nodes().Get(vm.t.Context(), vm.Name, metav1.GetOptions{})
+	require.NoError(vm.t, err)
+	for _, handler := range node.Status.RuntimeHandlers {
+		if handler.Name == "" && handler.Features != nil && handler.Features.RecursiveReadOnlyMounts != nil {
+			return *handler.Features.RecursiveReadOnlyMounts
+		}
+	}
+	return false
 }
 
 // Modules returns the names in the VM's /proc/modules.

@@ -1,0 +1,171 @@
+package kernel
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/lab"
+)
+
+// That it works with both is what every other test shows.
+func TestLoadCanDoNothingWithoutEitherOfItsCapabilities(t *testing.T) {
+	vm := lab.TheVM(t)
+	vm.Fault("autoload-denied")
+	for _, capability := range []string{"SYS_MODULE", "SYS_CHROOT"} {
+		t.Run(capability, func(t *testing.T) {
+			vm.On(t).Unload()
+			before := vm.On(t).Modules()
+			broken := chart.Copy(t)
+			replace(t, filepath.Join(broken, "templates", "daemonset.yaml"), "                - "+capability+"\n", "")
+
+			release := lab.NewRelease(t)
+			require.NoError(t, release.UpgradeTo(broken, onlyOn(vm)))
+			conclusion := waitForVerify(release, vm.Name)
+			require.Contains(t, conclusion, "RulesRejected: ")
+			require.Equal(t, names(before), names(vm.On(t).Modules()))
+			require.Zero(t, release.DaemonSet().Status.NumberReady)
+		})
+	}
+}
+
+func TestNothingOfTheHostCanBeWrittenThroughTheMount(t *testing.T) {
+	vm := lab.TheVM(t)
+	objects := chart.RenderFiles(t, []string{lab.Values(t)})
+	load := objects.Container(t, "load")
+	load.Command = []string{"/bin/sh", "-c", `
+for directory in /host /host/etc /host/usr /host/root /host/var/lib /host/run /host/tmp /host/dev /host/dev/shm /host/sys /host/proc/sys/kernel; do
+  [ -d "$directory" ] || continue
+  kind=submount
+  [ "$(stat -c %d "$directory")" != "$(stat -c %d /host)" ] || kind=root
+  echo "TRIED $kind $directory"
+  if touch "$directory/istio-os-init-was-here"; then
+    rm "$directory/istio-os-init-was-here"
+    echo "WRITTEN $kind $directory"
+  fi
+done
+echo "CAPABILITIES $(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)"`}
+	load.Env = nil
+	load.VolumeMounts = load.VolumeMounts[:1]
+	release := lab.NewRelease(t)
+	release.CreateNamespace()
+	phase, log := release.RunPod(&corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "load-"},
+		Spec: corev1.PodSpec{
+			NodeName:      vm.Name,
+			RestartPolicy: corev1.RestartPolicyNever,
+			Containers:    []corev1.Container{load},
+			Volumes:       objects.Pod(t).Volumes[:1],
+			Tolerations:   objects.Pod(t).Tolerations,
+		},
+	})
+	require.Equal(t, corev1.PodSucceeded, phase, log)
+	// bits 16 and 18 of linux/capability.h: SYS_MODULE and SYS_CHROOT
+	require.Contains(t, log, "CAPABILITIES 0000000000050000")
+	require.Contains(t, log, "TRIED root /host/etc")
+	require.NotContains(t, log, "WRITTEN root")
+
+	t.Run("nor through what is mounted below it", func(t *testing.T) {
+		if !vm.MountsReadOnlyRecursively() {
+			t.Skip("NOT PROVEN: that submounts of the host's root are read only, since this node's container runtime cannot mount so. It takes containerd 2.0 or CRI-O 1.30, and Linux 5.12.")
+		}
+		require.Contains(t, log, "TRIED submount /host/run")
+		require.NotContains(t, log, "WRITTEN submount")
+	})
+}
+
+func TestAFaultOnOneNodeLeavesTheOthersReady(t *testing.T) {
+	vm := lab.TheVM(t)
+	vm.Fault("autoload-denied")
+	vm.Fault("no-modprobe")
+	vm.Unload()
+	release := lab.NewRelease(t)
+	require.NoError(t, release.Upgrade(""))
+	conclusion := waitForVerify(release, vm.Name)
+	require.Regexp(t, `^RulesRejected: .*(Failed to initialize nft|no loaded kernel support|RULE_APPEND failed|unable to initialize table).* Fix: `, conclusion)
+	others := len(lab.Nodes(t)) - 1
+	release.WaitFor("the other nodes are not Ready", func() bool { return int(release.DaemonSet().Status.NumberReady) == others })
+	for node, pod := range release.Pods() {
+		ready := false
+		for _, condition := range pod.Status.Conditions {
+			ready = ready || condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue
+		}
+		require.Equal(t, node != vm.Name, ready, node)
+	}
+}
+
+// A mesh pod that is already there must not notice: no rule of the host's or of any pod's network namespace changes.
+func TestNoRuleOfAnotherNamespaceChanges(t *testing.T) {
+	vm := lab.TheVM(t)
+	bystander := lab.NewRelease(t)
+	require.NoError(t, bystander.Upgrade(onlyOn(vm)))
+	bystander.WaitReadyOn(1) // its pod holds istio-init's rules, as a mesh pod does
+
+	// the kubelet looks after its own chains every minute, and puts them back where a test before this one has flushed them
+	before := ""
+	bystander.WaitFor("the kubelet has no rules on the VM", func() bool {
+		before = rules(vm)
+		return strings.Contains(perNamespace(before)["host"], "KUBE-IPTABLES-HINT")
+	})
+	require.Contains(t, before, "ISTIO_REDIRECT")
+	release := lab.NewRelease(t)
+	require.NoError(t, release.Upgrade(onlyOn(vm)))
+	release.WaitReadyOn(1)
+	after := rules(vm)
+	for namespace, text := range perNamespace(before) {
+		require.Equal(t, text, perNamespace(after)[namespace], namespace)
+	}
+}
+
+// rules returns all rules of every network namespace on the VM, without counters and dates.
+func rules(vm *lab.VM) string {
+	return vm.Run(`
+show() { for save in iptables-nft-save ip6tables-nft-save iptables-legacy-save ip6tables-legacy-save; do "$@" $save 2>/dev/null; done; "$@" nft list ruleset; }
+echo "NAMESPACE host"; show env
+for namespace in /var/run/netns/*; do echo "NAMESPACE $namespace"; show ip netns exec "${namespace##*/}"; done
+` + "true | cat") // the last namespace may have gone meanwhile
+}
+
+func perNamespace(rules string) map[string]string {
+	namespaces := map[string]string{}
+	for _, part := range strings.Split(rules, "NAMESPACE ")[1:] {
+		name, text, _ := strings.Cut(part, "\n")
+		var lines []string
+		for line := range strings.Lines(text) {
+			if !strings.HasPrefix(line, "#") {
+				lines = append(lines, counters.ReplaceAllString(line, ""))
+			}
+		}
+		namespaces[name] = strings.Join(lines, "")
+	}
+	return namespaces
+}
+
+var counters = regexp.MustCompile(`\[\d+:\d+\]|packets \d+ bytes \d+`)
+
+func onlyOn(vm *lab.VM) string { return "nodeSelector: {kubernetes.io/hostname: " + vm.Name + "}" }
+
+// waitForVerify waits until verify has ended on a node and returns its conclusion.
+func waitForVerify(release *lab.Release, node string) string {
+	conclusion := ""
+	release.WaitFor("verify has not ended on "+node, func() bool {
+		conclusion = lab.Conclusions(release.Pods()[node])["verify"]
+		return conclusion != ""
+	})
+	return conclusion
+}
+
+func replace(t *testing.T, file, old, replacement string) {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Contains(t, string(content), old)
+	require.NoError(t, os.WriteFile(file, []byte(strings.ReplaceAll(string(content), old, replacement)), 0o600))
+}
