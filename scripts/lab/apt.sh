@@ -5,17 +5,22 @@
 # Output: functions debian_archive, apt_lists, isolated.
 # Facts:  apt-get(8) indextargets; apt.conf(5) "Directories". Signatures are verified against debian-archive-keyring.
 
-# debian_archive SUITE: apt's "deb" lines for one of Debian's suites and its security updates.
+# debian_archive SUITE: apt's "deb" lines for one of Debian's suites and its security updates. Fails where the host's apt
+# knows no Debian archive.
 debian_archive() {
   # shellcheck disable=SC2016 # expanded by apt-get
   own=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 2>/dev/null) || true
   archive=$(printf '%s\n' "$own" | sed -n '/^[a-z]* /{s/.* //p;q}')
   security=$(printf '%s\n' "$own" | sed -n '/^[a-z]*-security /{s/.* //p;q}')
   keys='[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]'
-  echo "deb $keys ${archive:-http://deb.debian.org/debian} $1 main"
+  if [ -z "$archive" ]; then
+    echo "this host's apt knows no Debian archive, where the VM's kernels come from: add a Debian source to it" >&2
+    return 1
+  fi
+  echo "deb $keys $archive $1 main"
   case $1 in
     sid | *-backports) ;;
-    *) echo "deb $keys ${security:-http://deb.debian.org/debian-security} $1-security main" ;;
+    *) [ -z "$security" ] || echo "deb $keys $security $1-security main" ;;
   esac
 }
 

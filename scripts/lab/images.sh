@@ -27,7 +27,7 @@ debian_root() {
   need_tools mmdebstrap:mmdebstrap /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
   # Where this host gets Debian from, its own mirror maybe, is known only once it has been asked.
   if command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ] && [ -z "$(apt-get indextargets 'Origin: Debian')" ]; then
-    logged apt apt-get update || say "host: apt-get update failed; going on with deb.debian.org"
+    logged apt apt-get update || say "host: apt-get update failed; going on with what apt knows"
   fi
   made debian "$(key "$1" scripts/lab/build-debian-root)" "$root/scripts/lab/build-debian-root" "$root/$1"
 }
