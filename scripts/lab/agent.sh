@@ -23,7 +23,7 @@ dialogue='
   head -n 1 >&2'
 
 # agent COMMAND [ARGUMENTS]: prints what the agent returns, as JSON. ARGUMENTS: a JSON object.
-# Fails where the agent does not answer within 20 seconds, or refuses.
+# Returns 1 where the agent does not answer within 20 seconds, 3 where it refuses.
 agent() {
   # shellcheck disable=SC2016 # expanded by jq
   answer=$(
@@ -36,5 +36,5 @@ agent() {
     # shellcheck disable=SC2016
     flock --timeout 60 agent.lock timeout 20 socat UNIX-CONNECT:agent.sock 'SYSTEM:eval \"$dialogue\"' 2>&1
   ) || return 1
-  printf '%s\n' "$answer" | jq -ce '.return' 2>/dev/null
+  printf '%s\n' "$answer" | jq -c 'if has("return") then .return else halt_error(3) end' 2>/dev/null
 }

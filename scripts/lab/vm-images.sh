@@ -1,53 +1,9 @@
 # shellcheck shell=sh
-# What the lab's VM is made of: QEMU, a distribution's kernel, a disk. Sourced after lib.sh, host.sh and images.sh.
+# What the lab's VM is made of: a distribution's kernel, and a disk. Sourced after lib.sh and images.sh.
 #
-# Input:  their variables. Output: functions vm_tools, vm_disk, accelerator; vm_disk sets `disk` to its directory.
+# Input:  their variables. Output: function vm_disk.
 # Every artefact is named after a hash of its recipe. Older ones are removed when a newer one is there: a gigabyte each.
 # shellcheck disable=SC2034,SC2154 # variables set for, and by, the other sourced files
-
-# vm_tools: makes sure of everything that the VM needs of this host.
-vm_tools() {
-  need_tools flock:util-linux jq:jq socat:socat busybox:busybox-static modprobe:kmod xz:xz-utils mke2fs:e2fsprogs ip:iproute2 \
-    dpkg-deb:dpkg apt-get:apt qemu-img:qemu-utils
-  # Debian 12's own is too old, see below; so its packages are not asked for first.
-  if ! command -v qemu-system-x86_64 >/dev/null && ! on_bookworm; then
-    need_tools qemu-system-x86_64:qemu-system-x86
-  fi
-  if on_bookworm && [ "$(qemu_version)" -lt 10 ]; then
-    qemu_from_backports
-  fi
-}
-
-# qemu_version: its major version; 0: there is none.
-qemu_version() {
-  version=$(qemu-system-x86_64 --version 2>/dev/null | sed -n 's/^QEMU emulator version \([0-9]*\)\..*/\1/p')
-  echo "${version:-0}"
-}
-
-on_bookworm() {
-  grep -qx VERSION_CODENAME=bookworm /etc/os-release
-}
-
-# qemu_from_backports: without KVM Debian 12's QEMU 7.2 dies at random of a double fault in kernel 6.12; 10.0 does not.
-# The suite is asked only now: the host's sources stay as they are.
-qemu_from_backports() {
-  [ "$(id -u)" -eq 0 ] ||
-    die "QEMU $(qemu_version) is too old. As root: apt-get install -t bookworm-backports qemu-system-x86"
-  say "host: installing qemu-system-x86 from bookworm-backports"
-  # shellcheck disable=SC2016 # expanded by the inner shell
-  logged qemu sh -euc '
-    . "$1"
-    export DEBIAN_FRONTEND=noninteractive
-    list=$(mktemp)
-    trap "rm -f $list" EXIT
-    cat /etc/apt/sources.list >"$list" 2>/dev/null || true
-    debian_archive bookworm-backports >>"$list"
-    set -- -o "Dir::Etc::SourceList=$list"
-    dpkg --configure -a
-    apt-get "$@" update
-    apt-get "$@" install -y --no-install-recommends -o DPkg::Lock::Timeout=300 -t bookworm-backports qemu-system-x86 qemu-utils' \
-    sh "$root/scripts/lab/apt.sh" || die "QEMU could not be installed from bookworm-backports"
-}
 
 # keep NAME PREFIX DIRECTORY: of $cache/NAME/PREFIX* only this one.
 keep() {
@@ -85,9 +41,8 @@ vm_disk() {
   vm_kernel "$1"
   kernel=$made
   shift
-  images=$(docker image inspect --format '{{.Id}}' "$@" | sha256sum | cut -c1-12)
-  root_key=$images-$(key ci/vm/packages ci/vm/agent.service ci/vm/modules.conf ci/vm/sysctl.conf ci/vm/prepare \
-    scripts/lab/build-vm-root scripts/lab/apt.sh)
+  root_key=$(docker image inspect --format '{{.Id}}' "$@" | sha256sum | cut -c1-12)-$(key ci/vm/packages ci/vm/prepare \
+    ci/vm/agent.service ci/vm/modules.conf ci/vm/sysctl.conf scripts/lab/build-vm-root scripts/lab/apt.sh)
   disk=$cache/vm-disk/$kernel_key-$root_key-$(key scripts/lab/build-vm-disk)
   [ ! -d "$disk" ] || return 0
 
@@ -98,15 +53,4 @@ vm_disk() {
   made vm-disk "${disk##*/}" "$root/scripts/lab/build-vm-disk" "$vm_root" "$kernel" || die "no disk for the VM"
   keep vm-disk "${kernel_key%%-*}-" "$disk"
   keep vm-root "" "$vm_root"
-}
-
-# accelerator: KVM where it really boots this kernel, which a /dev/kvm that is there does not promise; TCG else.
-accelerator() {
-  if [ -w /dev/kvm ] && timeout 20 qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
-    -machine q35 -accel kvm -cpu max -m 512 -serial stdio -kernel "$disk/vmlinuz" -initrd "$disk/initramfs" \
-    -append "console=ttyS0 quiet lab.try" </dev/null 2>&1 | grep -q '^lab: the kernel is up'; then
-    echo kvm
-  else
-    echo tcg,thread=multi
-  fi
 }

@@ -1,17 +1,17 @@
 # shellcheck shell=sh
 # The lab's VM: a worker of the cluster with a distribution's modular kernel, where modules can be loaded and unloaded.
-# Sourced after lib.sh, host.sh, images.sh, kind.sh, agent.sh, vm-images.sh.
+# Sourced after lib.sh, host.sh, kind.sh and agent.sh; vm_up needs images.sh, vm-images.sh and qemu.sh too.
 #
 # Input:  their variables; the running cluster.
 #   KERNEL   whose kernel (environment): bullseye (5.10), bookworm (6.1), trixie (6.12), sid (7.2); default: what the VM
 #            has, trixie where there is none
-# Output: exits 2 on a bad value. Functions vm_refused, vm_up, vm_down, vm_reboot, vm_load; directory $vm, which goes with the VM:
+# Output: functions vm_refused, vm_up, vm_down, vm_reboot, vm_rebooted, vm_load. Exits 2 on a bad value.
+#         Directory $vm, which goes with the VM:
 #   console.log   what the VM's serial console has said      overlay      what its disk differs in from $disk
 #   state         what it was made of, written when it has joined
 #   qemu.pid      QEMU's process: its command line names this file, so that a reused pid is never mistaken for it
 #   cargo         a disk by which image archives are handed over, see vm_load
-# The network is Docker's for the cluster: a tap on its bridge, a static address where Docker is the last to look.
-# shellcheck disable=SC2154 # lib.sh's and vm-images.sh's variables
+# shellcheck disable=SC2154 # the other files' variables
 
 vm_node=$cluster-vm
 # A network interface's name has at most 15 characters.
@@ -54,7 +54,8 @@ vm_up() {
     set -- "$@" "$mesh_image" "$stand_in"
   fi
   vm_disk "$KERNEL" "$@"
-  made_of="disk=${disk##*/} cluster=$(docker inspect --format '{{.Id}}' "$control_plane") recipe=$(key ci/vm/join scripts/lab/vm.sh)"
+  made_of="disk=${disk##*/} cluster=$(docker inspect --format '{{.Id}}' "$control_plane")"
+  made_of="$made_of recipe=$(key ci/vm/join scripts/lab/vm.sh scripts/lab/qemu.sh)"
 
   if our_qemu >/dev/null; then
     if [ "$(cat "$vm/state" 2>/dev/null)" != "$made_of" ]; then
@@ -75,84 +76,6 @@ vm_up() {
   vm_join
   echo "$made_of" >"$vm/state.new"
   mv "$vm/state.new" "$vm/state"
-}
-
-# vm_address: sets address, length, gateway and bridge on the network of the cluster. Docker hands out the lowest free
-# address, so the VM takes the highest whose last part, by which pod subnets differ, no container has.
-vm_address() {
-  network=$(docker network inspect "$cluster" | jq '.[0]')
-  bridge=$(printf '%s' "$network" | jq -r '.Options["com.docker.network.bridge.name"] // "br-\(.Id[:12])"')
-  range=$(printf '%s' "$network" | jq -r 'first(.IPAM.Config[] | select(.Subnet | contains(":") | not) | "\(.Subnet) \(.Gateway)")')
-  gateway=${range#* }
-  range=${range% *}
-  length=${range#*/}
-  taken=$(printf '%s' "$network" | jq -r '.Containers[].IPv4Address | split("/") | first')
-  number=0
-  for part in $(echo "${range%/*}" | tr . ' '); do
-    number=$((number * 256 + part))
-  done
-  number=$((number + (1 << (32 - length)) - 1))
-  address=
-  while [ -z "$address" ]; do
-    number=$((number - 1))
-    last=$((number & 255))
-    if [ "$last" -ne 0 ] && ! printf '%s\n' "$taken" "$gateway" | grep -q "\.$last\$"; then
-      address=$((number >> 24)).$((number >> 16 & 255)).$((number >> 8 & 255)).$last
-    fi
-  done
-}
-
-# vm_start: starts QEMU on $vm/overlay. The VM gets as many processors as this host has for it, and 2 GB.
-vm_start() {
-  vm_address
-  if [ ! -e "/sys/class/net/$tap" ]; then
-    ip tuntap add dev "$tap" mode tap
-  fi
-  ip link set "$tap" master "$bridge" up
-  accelerator=$(accelerator 2>/dev/null)
-  cpu=max
-  if [ "$accelerator" != kvm ]; then
-    # String instructions that are fast on a real processor are emulated byte by byte: boots in a third less time.
-    cpu=max,-erms,-fsrm
-  fi
-  say "vm: starting kernel $(cat "$disk/release") at $address on ${accelerator%,*}"
-  truncate --size 4G "$vm/cargo"
-
-  # A session of its own and no descriptor of ours: not the lock, and not the pipe that a caller reads to its end.
-  # cache=unsafe: nothing of the disk needs to outlive this host. nr=1: ci/vm/agent.service knows the port by it.
-  setsid qemu-system-x86_64 -nodefaults -no-user-config -display none -name "$vm_node" -pidfile "$vm/qemu.pid" \
-    -machine q35 -accel "$accelerator" -cpu "$cpu" -smp 2 -m 2048 \
-    -kernel "$disk/vmlinuz" -initrd "$disk/initramfs" \
-    -append "console=ttyS0 quiet TERM=dumb systemd.show_status=1 net.ifnames=0 systemd.hostname=$vm_node lab.address=$address/$length lab.gateway=$gateway" \
-    -chardev "file,id=console,path=$vm/console.log,append=on" -serial chardev:console \
-    -drive "file=$vm/overlay,format=qcow2,if=virtio,cache=unsafe,discard=unmap" \
-    -drive "file=$vm/cargo,format=raw,if=virtio,readonly=on" \
-    -netdev "tap,id=net,ifname=$tap,script=no,downscript=no" -device virtio-net-pci,netdev=net,mac=52:54:00:69:6f:69 \
-    -device virtio-serial-pci -chardev "socket,id=agent,path=$vm/agent.sock,server=on,wait=off" \
-    -device virtserialport,nr=1,chardev=agent,name=org.qemu.guest_agent.0 \
-    </dev/null >"$vm/qemu.log" 2>&1 9>&- &
-  starter=$!
-  tries=100
-  until our_qemu >/dev/null && [ -S "$vm/agent.sock" ]; do
-    tries=$((tries - 1))
-    if [ "$tries" -eq 0 ] || ! kill -0 "$starter" 2>/dev/null; then
-      cat "$vm/qemu.log" >&2
-      die "QEMU does not start; its words are above"
-    fi
-    sleep 0.1
-  done
-  vm_answers 120
-  say "vm: its host answers"
-}
-
-# vm_answers SECONDS: waits for the agent.
-vm_answers() {
-  deadline=$(($(date +%s) + $1))
-  until agent guest-ping >/dev/null; do
-    our_qemu >/dev/null || die "QEMU has ended: $(tail -n 3 "$vm/qemu.log")"
-    [ "$(date +%s)" -lt "$deadline" ] || die "the VM's host does not answer within $1 seconds; see its console: $vm/console.log"
-    sleep 1
-  done
 }
 
 # vm_join: makes the VM a node of the cluster, and waits until it is Ready.
@@ -179,7 +102,8 @@ vm_join() {
 
   say "vm: joining as $vm_node"
   # shellcheck disable=SC2016,SC2086 # expanded by the inner shell; a command and its arguments
-  logged vm-join sh -euc 'command=$1; join=$2; shift 2; "$command" -i -t 300 sh -s -- "$@" <"$join"' sh "$root/scripts/lab/on-node" "$root/ci/vm/join" \
+  logged vm-join sh -euc 'on_node=$1; join=$2; shift 2; "$on_node" -i -t 300 sh -s -- "$@" <"$join"' sh \
+    "$root/scripts/lab/on-node" "$root/ci/vm/join" \
     "$control_plane" "$server" "10.244.$last.0/24" "fd00:10:244:$last::/64" "$nameservers" $join ||
     die "the VM does not join the cluster; its words are above, its console is $vm/console.log"
   vm_ready 180 || die "the node $vm_node is not Ready after three minutes. See: scripts/lab/on-node journalctl -u kubelet"
@@ -208,7 +132,8 @@ vm_reboot() {
 vm_rebooted() {
   deadline=$(($(date +%s) + $1))
   until boot=$(on_node cat /proc/sys/kernel/random/boot_id 2>/dev/null) && [ "$boot" != "$boot_before" ]; do
-    [ "$(date +%s)" -lt "$deadline" ] || die "the VM's host does not come back within $1 seconds; see its console: $vm/console.log"
+    [ "$(date +%s)" -lt "$deadline" ] ||
+      die "the VM's host does not come back within $1 seconds; see its console: $vm/console.log"
     sleep 1
   done
   say "vm: its host answers again"
@@ -222,20 +147,21 @@ vm_load() {
   docker save "$@" | dd of="$vm/cargo" conv=notrunc bs=1M iflag=fullblock 2>"$vm/cargo.size"
   megabytes=$(($(sed -n 's/^\([0-9]*\) bytes.*/\1/p' "$vm/cargo.size") / 1048576 + 1))
   # shellcheck disable=SC2016 # expanded on the node
-  on_node -t 300 sh -c 'dd if=/dev/vdb iflag=direct bs=1M count="$1" status=none | ctr --namespace k8s.io images import -' \
-    sh "$megabytes" >/dev/null
+  on_node -t 300 sh -c '
+    dd if=/dev/vdb iflag=direct bs=1M count="$1" status=none | ctr --namespace k8s.io images import -' sh "$megabytes" >/dev/null
 }
 
 # vm_down: removes the VM, its node and its tap.
 vm_down() {
   if pid=$(our_qemu); then
     kill "$pid"
-    tries=100
+    tries=200
     while our_qemu >/dev/null; do
       tries=$((tries - 1))
-      if [ "$tries" -eq 0 ]; then
-        kill -9 "$pid"
-      fi
+      case $tries in
+        100) kill -9 "$pid" ;;
+        0) die "QEMU (process $pid) does not end" ;;
+      esac
       sleep 0.1
     done
   fi
