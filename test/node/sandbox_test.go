@@ -8,11 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -96,11 +96,6 @@ type result struct {
 // the last. Each has its own uid, its own capabilities, its arguments and its environment from the rendered DaemonSet.
 func (s *sandbox) run(containers ...string) result {
 	s.t.Helper()
-	return s.runIn(s.t.Context(), containers...)
-}
-
-func (s *sandbox) runIn(ctx context.Context, containers ...string) result {
-	s.t.Helper()
 	needNamespaces(s.t)
 	s.write("termination-log", "")
 	// 192.0.2.1: Istio wants an address that is not loopback (tools/common/config)
@@ -108,12 +103,10 @@ func (s *sandbox) runIn(ctx context.Context, containers ...string) result {
 	env := s.env
 	for _, name := range containers {
 		container := s.objects.Container(s.t, name)
-		for _, variable := range container.Env {
-			env = append(env, variable.Name+"="+variable.Value)
-		}
+		env = append(env, environment(container)...)
 		script = append(script, strings.Join(quoted(append(asContainer(container), s.command(container)...)), " "))
 	}
-	command := exec.CommandContext(ctx, "/bin/sh", "-c", strings.Join(script, "\n"))
+	command := exec.CommandContext(s.t.Context(), "/bin/sh", "-c", strings.Join(script, "\n"))
 	command.Env = env
 	command.Dir = s.dir
 	command.SysProcAttr = namespaces()
@@ -123,6 +116,15 @@ func (s *sandbox) runIn(ctx context.Context, containers ...string) result {
 		require.NoError(s.t, err)
 	}
 	return result{exit: command.ProcessState.ExitCode(), log: string(output), conclusion: strings.TrimSpace(s.read("termination-log"))}
+}
+
+// environment is the container's, as NAME=value.
+func environment(container corev1.Container) []string {
+	var env []string
+	for _, variable := range container.Env {
+		env = append(env, variable.Name+"="+variable.Value)
+	}
+	return env
 }
 
 // command is what the container runs, with the ConfigMap where the sandbox has it.
@@ -141,7 +143,7 @@ func asContainer(container corev1.Container) []string {
 	}
 	command := []string{"setpriv", "--no-new-privs", "--bounding-set=" + capabilities, "--inh-caps=" + capabilities}
 	if uid := *context.RunAsUser; uid != 0 && os.Geteuid() == 0 {
-		id := map[int64]string{1337: "1337", 65534: "65534"}[uid]
+		id := strconv.FormatInt(uid, 10)
 		command = append(command, "--reuid="+id, "--regid="+id, "--clear-groups")
 	}
 	return command
@@ -243,10 +245,4 @@ func quoted(words []string) []string {
 		words[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 	}
 	return words
-}
-
-// eventually fails the test if the condition does not come true in time.
-func eventually(t *testing.T, limit time.Duration, what string, condition func() bool) {
-	t.Helper()
-	require.Eventually(t, condition, limit, 10*time.Millisecond, what)
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -16,10 +17,7 @@ func (s *sandbox) start() (*exec.Cmd, *bytes.Buffer) {
 	s.t.Helper()
 	container := s.objects.Container(s.t, "watch")
 	command := exec.CommandContext(s.t.Context(), "/bin/sh", s.command(container)[1:]...)
-	command.Env = s.env
-	for _, variable := range container.Env {
-		command.Env = append(command.Env, variable.Name+"="+variable.Value)
-	}
+	command.Env = append(s.env, environment(container)...)
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	log := &bytes.Buffer{}
 	command.Stdout, command.Stderr = log, log
@@ -73,7 +71,7 @@ func TestWatchEndsAtOnceOnSIGTERM(t *testing.T) {
 	s := newSandbox(t, "")
 	s.write("state/loaded", "")
 	command, log := s.start()
-	eventually(t, 2*time.Second, "watch says nothing", func() bool { return strings.Contains(log.String(), "watching every 60 s") })
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "watching every 60 s") }, 2*time.Second, 10*time.Millisecond, "watch says nothing")
 	require.NoError(t, command.Process.Signal(syscall.SIGTERM))
 	start := time.Now()
 	// waiting includes the sleep that watch has started: it holds the log open as long as it lives
@@ -85,7 +83,7 @@ func TestWatchEndsAtOnceOnSIGTERM(t *testing.T) {
 func TestWatchHasNothingToDoOnAMonolithicKernel(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, "watch: {interval: 1}")
-	require.NoError(t, exec.CommandContext(t.Context(), "rm", s.path("host/proc/modules")).Run())
+	require.NoError(t, os.Remove(s.path("host/proc/modules")))
 	require.Zero(t, s.run("load").exit)
 	command, _ := s.start()
 	time.Sleep(1200 * time.Millisecond)
