@@ -14,9 +14,8 @@ interval=${ISTIO_OS_INIT_INTERVAL:-60}
 state=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}
 proc=${ISTIO_OS_INIT_PROC:-/proc}
 
-sleeper=
 # A shell that is process 1 has no default action for SIGTERM, and would wait for its sleep.
-trap '[ -z "$sleeper" ] || kill "$sleeper" 2>/dev/null; exit 0' TERM INT
+trap '[ -z "${!-}" ] || kill "$!" 2>/dev/null; exit 0' TERM INT
 
 recorded=
 [ -r "$state/loaded" ] && while read -r name; do recorded="$recorded $name"; done <"$state/loaded"
@@ -36,6 +35,5 @@ while :; do
     fi
   fi
   sleep "$interval" &
-  sleeper=$!
-  wait "$sleeper"
+  wait "$!"
 done
