@@ -60,9 +60,11 @@ docker_up() {
   if docker_answers; then
     return
   fi
-  if ! command -v dockerd >/dev/null || [ "$(id -u)" -ne 0 ]; then
-    die "no Docker daemon answers. Start it (sudo systemctl start docker), or allow this user to reach it (group docker)."
+  if [ "$(id -u)" -ne 0 ] || [ -n "${DOCKER_HOST-}" ]; then
+    die "no Docker daemon answers. Start it (sudo systemctl start docker), or allow this user to reach it (group docker, DOCKER_HOST)."
   fi
+  # Many machines have the client alone.
+  need_tools dockerd:docker.io
   if [ -d /run/systemd/system ]; then
     say "host: starting docker.service"
     systemctl start docker || die "docker.service does not start. See: journalctl -u docker"
