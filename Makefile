@@ -1,11 +1,12 @@
 # istio-os-init: `make help` lists what can be made. Recipes are one line; what is longer is a script.
 MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
 .SUFFIXES:
+KERNEL ?=
 .DEFAULT_GOAL := help
 
 ##@ See it work
 .PHONY: up
-up: ## a kind cluster with the chart installed and a verdict on every node
+up: ## a kind cluster with a VM worker, the chart installed and a verdict on every node
 	@scripts/lab/up
 
 .PHONY: node
@@ -33,7 +34,11 @@ test: ## everything, on a real cluster; brings up the lab and takes it down agai
 
 .PHONY: test-kernel
 test-kernel: ## on a VM's own kernel: the failure before, the modules loaded, the proof after (KERNEL as for node)
-	@scripts/test-kernel
+	@scripts/test-kernel $(KERNEL)
+
+.PHONY: test-kernels
+test-kernels: ## the same on all four kernels, and the table of them in the chart's docs
+	@scripts/test-kernel bullseye bookworm trixie sid
 
 .PHONY: generate
 generate: ## schema and README of the chart from its values.yaml
@@ -49,4 +54,4 @@ format: ## mend what lint can mend: the format of Go and shell
 
 .PHONY: help
 help: ## this list
-	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

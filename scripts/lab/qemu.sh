@@ -87,6 +87,7 @@ vm_start() {
   fi
   ip link set "$tap" master "$bridge" up
   accelerator=$(accelerator 2>/dev/null)
+  echo "${accelerator%,*}" >"$vm/accelerator"
   cpu=max
   if [ "$accelerator" != kvm ]; then
     # String instructions that are fast on a real processor are emulated byte by byte: boots in a third less time.

@@ -10,6 +10,7 @@
 #   console.log   what the VM's serial console has said      overlay      what its disk differs in from $disk
 #   state         what it was made of, written when it has joined
 #   qemu.pid      QEMU's process: its command line names this file, so that a reused pid is never mistaken for it
+#   accelerator   what QEMU runs on: kvm or tcg
 #   cargo         a disk by which image archives are handed over, see vm_load
 # shellcheck disable=SC2154 # the other files' variables
 
