@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -79,18 +80,20 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 	report(t, rows)
 }
 
-// refusal is the first line of Istio's log that says what the kernel refused, without the time before it.
+// refusal is the first line of Istio's log that says what the kernel refused, without what Istio puts before the tool's words.
 func refusal(log string) string {
 	for line := range strings.Lines(log) {
 		for _, words := range []string{"unable to initialize table", "Failed to initialize nft", "RULE_APPEND failed", "TABLE_ADD failed", "CHAIN_ADD failed", "no loaded kernel support", "missing kernel module"} {
 			if strings.Contains(line, words) {
 				fields := strings.Split(strings.TrimSpace(line), "\t")
-				return strings.TrimPrefix(fields[len(fields)-1], "Command error: ")
+				return beforeTheWords.ReplaceAllString(fields[len(fields)-1], "")
 			}
 		}
 	}
 	return ""
 }
+
+var beforeTheWords = regexp.MustCompile(`^.*(Command error: |exit status \d+ (out: )?)`)
 
 // restore is a pod that may what istio-init may and applies an empty nat table with the iptables-restore of one backend.
 func restore(t *testing.T, node, binary string) *corev1.Pod {
