@@ -41,6 +41,7 @@ func newSandbox(t *testing.T, values string) *sandbox {
 	s.write("host/proc/modules", "")
 	for name, content := range s.objects.ConfigMap(t).Data {
 		s.write("config/"+name, content)
+		require.NoError(t, os.Chmod(s.path("config/"+name), os.FileMode(*s.objects.Pod(t).Volumes[2].ConfigMap.DefaultMode)))
 	}
 	modprobe, err := os.ReadFile(goBuild(t, chart.Root(), "./test/node/modprobe-stand-in"))
 	require.NoError(t, err)
@@ -116,6 +117,16 @@ func (s *sandbox) run(containers ...string) result {
 		require.NoError(s.t, err)
 	}
 	return result{exit: command.ProcessState.ExitCode(), log: string(output), conclusion: strings.TrimSpace(s.read("termination-log"))}
+}
+
+// report runs what `kubectl exec ... -- report` runs.
+func (s *sandbox) report(arguments ...string) string {
+	s.t.Helper()
+	command := exec.CommandContext(s.t.Context(), s.path("config/report"), arguments...)
+	command.Env = append(append([]string{}, s.env...), "ISTIO_OS_INIT_NODE=stand-in")
+	output, err := command.CombinedOutput()
+	require.NoError(s.t, err, string(output))
+	return string(output)
 }
 
 // environment is the container's, as NAME=value.

@@ -1,6 +1,8 @@
 package render
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -111,11 +113,17 @@ func TestWithoutVerifyTheNamesDecide(t *testing.T) {
 func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 	t.Parallel()
 	data := chart.Render(t, "").ConfigMap(t).Data
-	for _, name := range []string{"load.sh", "verify.sh", "verify-traffic.sh", "watch.sh", "report.sh"} {
-		// helm cuts the last line break of a manifest
-		require.Equal(t, strings.TrimSuffix(source(t, name), "\n"), strings.TrimSuffix(data[name], "\n"))
+	files, err := os.ReadDir(filepath.Join(chart.Path(), "files"))
+	require.NoError(t, err)
+	scripts := 0
+	for _, file := range files {
+		if !file.IsDir() {
+			scripts++
+			// helm cuts the last line break of a manifest
+			require.Equal(t, strings.TrimSuffix(source(t, file.Name()), "\n"), strings.TrimSuffix(data[file.Name()], "\n"))
+		}
 	}
-	require.Len(t, data, 6, "five scripts and the plan")
+	require.Len(t, data, scripts+2, "the scripts, the plan and the backends' needs")
 }
 
 func TestAChangeOfPlanOrScriptsRollsThePods(t *testing.T) {

@@ -56,7 +56,7 @@ func TestEveryContainerMayDoOnlyWhatItMust(t *testing.T) {
 	})
 }
 
-func TestOnlyLoadSeesTheHostAndOnlyLoadWritesTheState(t *testing.T) {
+func TestOnlyLoadSeesTheHostAndOnlyLoadAndVerifyWriteTheState(t *testing.T) {
 	t.Parallel()
 	var (
 		recursive = new(corev1.RecursiveReadOnlyIfPossible)
@@ -67,8 +67,8 @@ func TestOnlyLoadSeesTheHostAndOnlyLoadWritesTheState(t *testing.T) {
 	)
 	want := map[string][]corev1.VolumeMount{
 		"load":           {host, writable, config},
-		"verify":         {state, config},
-		"verify-traffic": {state, config},
+		"verify":         {writable, config},
+		"verify-traffic": {config},
 		"watch":          {state, config},
 	}
 	forEveryScenario(t, func(t *testing.T, objects chart.Objects) {

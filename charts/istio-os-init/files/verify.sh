@@ -1,18 +1,23 @@
 #!/bin/sh
 # verify: applies the rules of istio-init with Istio's own code, in the pod's own network namespace.
 #
-# In:  "$@"                   the arguments that istio-init gives to `pilot-agent istio-iptables`.
-#      ISTIO_OS_INIT_IPV6     true: prove IPv6 too where the pod has an IPv6 address. Default false.
-#      ISTIO_OS_INIT_STATE    directory with load's file `missing`. Default /run/istio-os-init.
-#      ISTIO_OS_INIT_PROC     where proc is mounted. Default /proc.
-#      FORCE_IPTABLES_BINARY  read by Istio: legacy or nft.
-# Out: the backend that works (nft, legacy, native-nft) as the conclusion's first word, or the reason why none does.
+# In:  "$@"                     the arguments that istio-init gives to `pilot-agent istio-iptables`.
+#      ISTIO_OS_INIT_BACKENDS   what the plan serves: nft, legacy, native-nft, or several with commas.
+#      ISTIO_OS_INIT_IPV6       true: prove IPv6 too where the pod has an IPv6 address. Default false.
+#      ISTIO_OS_INIT_STATE      directory with load's file `facts`. Default /run/istio-os-init.
+#      ISTIO_OS_INIT_PROC       where proc is mounted. Default /proc.
+#      FORCE_IPTABLES_BINARY    read by Istio: legacy or nft.
+# Out: the conclusion: "BACKEND works; OTHER BACKEND ...", or on one line of at most 120 characters why none does and the fix.
+#      $ISTIO_OS_INIT_STATE/verdict, which `report` prints: "KEY VALUE" a line,
+#        verdict works|refused; backend BACKEND VERDICT; words WHAT THE KERNEL SAID; reason, sentence, fix for each reason
 # Exit: 0 the rules are applied; 1 they are not.
 set -u
 . "${0%/*}/report.sh"
+. "${0%/*}/reasons.sh"
 
 state=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}
 proc=${ISTIO_OS_INIT_PROC:-/proc}
+backends=${ISTIO_OS_INIT_BACKENDS:-}
 
 # An address of scope 00 is global; Istio applies IPv6 rules to an IPv4 pod only in dual-stack mode.
 has_ipv6() {
@@ -22,7 +27,7 @@ has_ipv6() {
 }
 
 # The backend, from Istio's own log: "Running iptables restore with: iptables-nft-restore and the following input".
-backend() {
+backend_used() {
   case " $* " in *' --native-nftables '*) echo native-nft && return ;; esac
   case $log in
     *'iptables-nft-restore'*) echo nft ;;
@@ -32,17 +37,69 @@ backend() {
   esac
 }
 
-# The kernel's words: the first line of Istio's log that says what was refused, without the time and level before it.
+# The kernel's words: the first line of Istio's log that says what was refused, without what Istio puts before it.
 words() {
   tab=$(printf '\t')
   printf '%s\n' "$log" | while read -r line; do
     case $line in
       *'unable to initialize table'* | *'_ADD failed'* | *'_APPEND failed'* | *'Failed to initialize nft'* | *'no loaded kernel support'* | *"Couldn't load"* | *'No such file or directory'* | *'not supported'* | *'not permitted'* | *'denied'*)
         line=${line##*"$tab"}
-        printf '%s' "${line#Command error: }" && break
+        line=${line#Command error: }
+        line=${line##*exit status [0-9] }
+        printf '%s' "${line#out: }" && break
         ;;
     esac
   done
+}
+
+# try BACKEND: whether a redirecting rule applies with it, without leaving one. 2: not tried. A look through iptables-legacy alone
+# makes its tables appear in the pod's network namespace, which sways Istio's choice when verify runs again (istio#61019).
+try() {
+  case $1 in
+    # -c: the kernel checks it all, and undoes it
+    native-nft) echo 'table inet t { chain c { type nat hook output priority 0; meta skuid 0 tcp dport 1 redirect to :15001; }; }' | nft -c -f - ;;
+    nft)
+      iptables-nft -t nat -N ISTIO_OS_INIT &&
+        iptables-nft -t nat -A ISTIO_OS_INIT -p tcp -m owner --uid-owner 1337 -j REDIRECT --to-ports 15001
+      tried=$?
+      iptables-nft -t nat -F ISTIO_OS_INIT
+      iptables-nft -t nat -X ISTIO_OS_INIT
+      return $tried
+      ;;
+    *) return 2 ;;
+  esac >/dev/null 2>&1
+}
+
+# Prints a verdict on each backend that the plan does not serve, "BACKEND VERDICT" a line. One whose modules are not there is
+# not tried: the kernel would load what nobody needs.
+other_backends() {
+  [ -r "$state/facts" ] || return 0
+  while read -r key backend verdict; do
+    [ "$key" = backend ] || continue
+    case ,$backends, in *",$backend,"*) continue ;; esac
+    case $verdict in
+      present | unknown)
+        try "$backend"
+        case $?$verdict in 0*) verdict=works ;; 2present) verdict='has its modules' ;; 2*) verdict='not tried' ;; *) verdict=refused ;; esac
+        ;;
+      loadable) verdict='has its modules on disk' ;;
+    esac
+    printf '%s %s\n' "$backend" "$verdict"
+  done <"$state/facts"
+}
+
+# conclude_with VERDICT LINE: writes the verdict, prints the report, and concludes.
+conclude_with() {
+  {
+    printf 'verdict %s\n' "$1"
+    printf '%s' "$verdicts" | while read -r line; do printf 'backend %s\n' "$line"; done
+    [ -z "$said" ] || printf 'words %s\n' "$said"
+    printf '%s' "$reasons" | while read -r reason && read -r _ && read -r sentence && read -r fix; do
+      printf 'reason %s\nsentence %s\nfix %s\n' "$reason" "$sentence" "$fix"
+    done
+  } >"$state/verdict"
+  /bin/sh "${0%/*}/report"
+  conclude "$2"
 }
 
 if [ "${ISTIO_OS_INIT_IPV6:-false}" = true ] && has_ipv6; then
@@ -52,14 +109,23 @@ fi
 log=$(pilot-agent istio-iptables "$@" 2>&1)
 status=$?
 say "$log"
+reasons=
+said=
+others=$(other_backends)
 if [ "$status" -eq 0 ]; then
-  conclude "$(backend "$@") works: istio-iptables applied the rules of istio-init"
+  used=$(backend_used "$@")
+  verdicts="$used works
+$others
+"
+  conclude_with works "$used works$(printf '%s\n' "$others" | while read -r line; do [ -z "$line" ] || printf '; %s' "$line"; done)"
   exit 0
 fi
 
-# load has ended and does not run again in this pod: whoever mends the node has to start a new one.
-reason=$(words)
-missing=
-[ -r "$state/missing" ] && while IFS=: read -r name _; do missing="$missing $name"; done <"$state/missing"
-conclude "RulesRejected: ${reason:-istio-iptables ended with exit code $status}${missing:+; not found by load:$missing}. Fix: make the node load what the rules need (the log of container load has modprobe's words), then delete this pod."
+said=$(words)
+said=${said:-istio-iptables ended with exit code $status}
+verdicts="$backends refused
+$others
+"
+explain "$state/facts" "$said" "$backends"
+conclude_with refused "$(first_reason)"
 exit 1

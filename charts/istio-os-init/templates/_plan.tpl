@@ -53,6 +53,22 @@ network namespace (tools/istio-iptables/pkg/dependencies); both where the versio
 {{- join "\n" $lines }}
 {{- end }}
 
+{{/* What each backend would need for the mesh's modes: one a line, its name and its entries. For the report: nothing of it is loaded. */}}
+{{- define "istio-os-init.needs" -}}
+{{- $lines := list }}
+{{- range $backend := list "nft" "legacy" "native-nft" }}
+{{- $entries := list }}
+{{- range list "base" "ipv6" "tproxy" "dns" "ambient" }}
+{{- if or (eq . "base") (index $.Values.mesh .) }}
+{{- $entries = concat $entries (index $.Values.modules . $backend) }}
+{{- end }}
+{{- end }}
+{{- /* the kernel writes _ where a file's name may have - */}}
+{{- $lines = append $lines (printf "%s %s" $backend (uniq $entries | join " " | replace "-" "_")) }}
+{{- end }}
+{{- join "\n" $lines }}
+{{- end }}
+
 {{/* The arguments of istio-iptables, as a YAML list: istio-init's own (injection-template.yaml), with the mesh's settings. */}}
 {{- define "istio-os-init.istioIptablesArgs" -}}
 {{- $args := list "-p" "15001" "-z" "15006" "-u" "1337" "-m" (.Values.mesh.tproxy | ternary "TPROXY" "REDIRECT") "-i" "*" "-x" "" "-b" "*" "-d" "15090,15021,15020" "--log_output_level=default:info" }}
@@ -65,12 +81,14 @@ network namespace (tools/istio-iptables/pkg/dependencies); both where the versio
 {{- toYaml $args }}
 {{- end }}
 
-{{/* The ConfigMap's data: the plan and the scripts as they are in files/. Its checksum rolls the pods. */}}
+{{/* The ConfigMap's data: the plan, each backend's needs, and the scripts as they are in files/. Its checksum rolls the pods. */}}
 {{- define "istio-os-init.config" -}}
 plan: |
   # Kernel modules that a node needs for Istio{{ with include "istio-os-init.istioVersion" . }} {{ . }}{{ end }}, backend {{ include "istio-os-init.backends" . | replace "," " or " }}.
   {{- include "istio-os-init.plan" . | nindent 2 }}
-{{- range $path, $script := .Files.Glob "files/*.sh" }}
+backends: |
+  {{- include "istio-os-init.needs" . | nindent 2 }}
+{{- range $path, $script := .Files.Glob "files/*" }}
 {{ base $path }}: |
   {{- toString $script | trimSuffix "\n" | nindent 2 }}
 {{- end }}

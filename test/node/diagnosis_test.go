@@ -1,0 +1,263 @@
+package node
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	rocky9 = "NAME=\"Rocky Linux\"\nID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.5\"\nPRETTY_NAME=\"Rocky Linux 9.5 (Blue Onyx)\"\n"
+	plan   = "modules: {base: {nft: [nf_tables, xt_owner, xt_CT]}}\nmesh: {dns: false}\n"
+)
+
+// fault is a host that is broken, as load finds it.
+type fault struct {
+	name     string
+	values   string
+	loadable []string          // modules that the stand-in loads; default: all of plan but xt_owner
+	refused  string            // modules that the kernel refuses, with its words
+	files    map[string]string // of the host
+	breaks   func(*sandbox)
+	want     string
+}
+
+// Every reason from real rules that are refused (by the negative control) on a host that is not real: what load finds there
+// explains the refusal.
+func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
+	t.Parallel()
+	dnf := "dnf install kernel-modules-extra-5.14.0-stand-in"
+	for _, row := range []fault{
+		{name: "not on disk", want: "ModuleNotOnDisk: xt_owner. Fix: " + dnf},
+		{name: "not on disk on Oracle", files: map[string]string{"etc/os-release": "ID=ol\nID_LIKE=fedora\n"}, want: "ModuleNotOnDisk: xt_owner. Fix: " + dnf},
+		{name: "not on disk on Ubuntu", files: map[string]string{"etc/os-release": "ID=ubuntu\nID_LIKE=debian\n"}, want: "ModuleNotOnDisk: xt_owner. Fix: apt-get install linux-modules-extra-5.14.0-stand-in"},
+		{name: "not on disk on Debian", files: map[string]string{"etc/os-release": "ID=debian\n"}, want: "ModuleNotOnDisk: xt_owner. Fix: apt-get install --reinstall linux-image-5.14.0-stand-in"},
+		{name: "not on disk on SUSE", files: map[string]string{"etc/os-release": "ID=sles\nID_LIKE=suse\n"}, want: "ModuleNotOnDisk: xt_owner. Fix: zypper install --force kernel-default"},
+		{name: "not on disk on CoreOS", files: map[string]string{"etc/os-release": "ID=rhcos\nID_LIKE='rhel fedora'\n"}, want: "ModuleNotOnDisk: xt_owner. Fix: bring kernel-modules-extra-5.14.0-stand-in into the OS image"},
+		{name: "not on disk on unknown", files: map[string]string{"etc/os-release": "garbage"}, want: "ModuleNotOnDisk: xt_owner. Fix: install the package that has all modules of kernel 5.14.0-stand-in"},
+		{
+			name:   "the modules of the running kernel are gone",
+			breaks: func(s *sandbox) { require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules/5.14.0-stand-in"))) },
+			want:   "ModuleNotOnDisk: xt_owner. Fix: reboot the node: kernel 5.14.0-stand-in runs, but its modules are no longer installed",
+		},
+		{
+			name: "install rule", refused: "xt_owner Invalid argument\n",
+			files: map[string]string{
+				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko.xz: kernel/net/netfilter/x_tables.ko.xz\n",
+				"etc/modprobe.d/hardening.conf":           "# CIS\n  install xt-owner /bin/false\n",
+			},
+			want: "ModuleOverridden: xt_owner. Fix: remove line 2 of /etc/modprobe.d/hardening.conf",
+		},
+		{
+			name: "blocklisted by the kernel", refused: "xt_owner Operation not permitted\n",
+			files: map[string]string{
+				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko.xz:\n",
+				"proc/cmdline": "BOOT_IMAGE=/vmlinuz quiet module_blacklist=floppy,xt_owner\n",
+			},
+			want: "ModuleBlocklisted: xt_owner. Fix: take xt_owner out of module_blacklist= on the kernel's command line and reboot",
+		},
+		{
+			name: "refused by signature", refused: "xt_owner Key was rejected by service\n",
+			files: map[string]string{
+				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
+				"sys/kernel/security/lockdown":            "none [integrity] confidentiality\n",
+			},
+			want: "ModuleRefused: xt_owner. Fix: sign the modules with a key that the kernel trusts (lockdown: integrity)",
+		},
+		{
+			name: "refused for another cause", refused: "xt_owner Exec format error\n",
+			files: map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n"},
+			want:  "ModuleRefused: xt_owner. Fix: see the host's kernel log (dmesg) for what it refused",
+		},
+		{
+			name: "kernel.modules_disabled", refused: "xt_owner Operation not permitted\n",
+			files: map[string]string{
+				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
+				"proc/sys/kernel/modules_disabled":        "1\n",
+			},
+			want: "ModulesDisabled: xt_owner. Fix: load them at boot before that switch is set, or take it out of sysctl.d; reboot",
+		},
+		{
+			name:   "no modprobe",
+			files:  map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/xt_owner.ko:\nkernel/nf_tables.ko:\nkernel/xt_CT.ko:\n"},
+			breaks: func(s *sandbox) { require.NoError(s.t, os.Remove(s.path("host/usr/sbin/modprobe"))) },
+			want:   "ModprobeMissing: nf_tables, xt_owner, xt_CT. Fix: install kmod on the host, or load them at boot",
+		},
+		{
+			name:  "the platform refuses the capabilities",
+			files: map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/xt_owner.ko:\nkernel/nf_tables.ko:\nkernel/xt_CT.ko:\n"},
+			breaks: func(s *sandbox) {
+				s.objects.DaemonSets[0].Spec.Template.Spec.InitContainers[0].SecurityContext.Capabilities.Add = nil
+			},
+			want: "CapabilityRefused: SYS_MODULE, SYS_CHROOT. Fix: let the platform grant them (SCC, admission policy), or load modules a..",
+		},
+		{
+			name:   "one backend only",
+			values: plan + "backend: nft",
+			files:  map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/nft_chain_nat.ko.xz:\nkernel/nft_redir.ko.xz:\nkernel/nf_tables.ko.xz:\n"},
+			want:   "ModuleNotOnDisk: xt_owner. Fix: " + dnf + ". Also: BackendUnavailable",
+		},
+		{
+			name: "two faults at once", refused: "xt_owner Invalid argument\n", loadable: []string{"nf_tables"},
+			files: map[string]string{
+				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
+				"usr/lib/modprobe.d/x.conf":               "install xt_owner /bin/true\n",
+			},
+			want: "ModuleNotOnDisk: xt_CT. Fix: " + dnf + ". Also: ModuleOverridden",
+		},
+		{
+			name: "a rule that another file hides", loadable: []string{"nf_tables", "xt_owner", "xt_CT"},
+			files: map[string]string{
+				"usr/lib/modprobe.d/x.conf": "install xt_owner /bin/true\n",
+				"etc/modprobe.d/x.conf":     "\n",
+			},
+			want: "RulesRejected: xtables resource problem: Extension ipvs revision 0 not supported, missing ... Fix: see the log of verify",
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			if row.values == "" {
+				row.values = plan + "backend: nft"
+			}
+			s := newSandbox(t, row.values).withIstio().refusing("-m ipvs --ipvs -j RETURN")
+			s.hit(row)
+			got := s.run("load", "verify")
+			require.Equal(t, 1, got.exit, got.log)
+			require.Equal(t, row.want, got.conclusion)
+			require.LessOrEqual(t, len(got.conclusion), 120)
+			reason, _, _ := strings.Cut(row.want, ":")
+			require.Regexp(t, `(?m)^  `+reason+`: .+\n    Fix: .+$`, got.log, "the whole report is in the log")
+			require.Contains(t, got.log, "CANNOT run the mesh")
+		})
+	}
+}
+
+// hit breaks the host.
+func (s *sandbox) hit(broken fault) {
+	s.t.Helper()
+	require.NoError(s.t, os.MkdirAll(s.path("host/etc"), 0o755))
+	s.write("host/etc/os-release", rocky9)
+	for name, content := range broken.files {
+		require.NoError(s.t, os.MkdirAll(filepath.Dir(s.path("host/"+name)), 0o755))
+		s.write("host/"+name, content)
+	}
+	if broken.loadable == nil {
+		broken.loadable = []string{"nf_tables", "xt_CT"}
+	}
+	s.loadable(broken.loadable...)
+	s.write("host/stand-in/refused", broken.refused)
+	if broken.breaks != nil {
+		broken.breaks(s)
+	}
+}
+
+// RHEL 10 with a mesh that uses iptables-legacy: no package helps.
+func TestVerifyNamesTheBackendThatANodeHasInstead(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, "backend: legacy").withIstio()
+	s.objects.DaemonSets[0].Spec.Template.Spec.InitContainers[1].SecurityContext.Capabilities.Add = nil // refuses every rule
+	s.hit(fault{files: map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/nft_chain_nat.ko.xz:\nkernel/nft_redir.ko.xz:\nkernel/nf_tables.ko.xz:\nkernel/nft_ct.ko.xz:\nkernel/nft_counter.ko:\n"}})
+	got := s.run("load", "verify")
+	require.Equal(t, 1, got.exit, got.log)
+	require.Regexp(t, `^BackendUnavailable: no legacy, but native-nft\. Fix: set global\.nativeNftables \(Istio 1\.27 on\)\. Also: ModuleNotOnDisk$`, got.conclusion)
+	require.Contains(t, got.log, "backend native-nft has its modules on disk")
+	require.Contains(t, got.log, "backend nft lacks nft_compat")
+}
+
+func TestVerifyTellsWhichOtherBackendsWork(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, "").withIstio()
+	s.write("host/lib/modules/5.14.0-stand-in/modules.builtin", "kernel/nf_tables.ko\nkernel/nft_chain_nat.ko\nkernel/nft_redir.ko\nkernel/nft_counter.ko\nkernel/nft_ct.ko\n")
+	got := s.run("load", "verify")
+	require.Zero(t, got.exit, got.log)
+	require.Equal(t, "nft works; legacy lacks iptable_nat xt_REDIRECT xt_owner xt_tcpudp ip6table_nat ip6table_mangle ip6table_raw iptable_raw xt_CT xt_multiport; native-nft works", got.conclusion,
+		"tried where its modules are in the kernel, not where they would have to be loaded")
+}
+
+// What is wrong by name and yet no failure.
+func TestNoFalseAlarmWhereTheRulesApply(t *testing.T) {
+	t.Parallel()
+	for name, broken := range map[string]fault{
+		"a monolithic kernel": {breaks: func(s *sandbox) {
+			require.NoError(s.t, os.Remove(s.path("host/proc/modules")))
+			require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules")))
+		}},
+		"built in":                  {files: map[string]string{"lib/modules/5.14.0-stand-in/modules.builtin": "kernel/xt-owner.ko\n"}},
+		"a name that no kernel has": {values: "modules: {extra: [no_kernel_has_this]}"},
+		"loaded by somebody else":   {files: map[string]string{"proc/modules": "xt_owner 1 0 - Live 0x0\nnf_tables 1 0 - Live 0x0\nxt_CT 1 0 - Live 0x0\n"}},
+		"no modprobe":               {breaks: func(s *sandbox) { require.NoError(s.t, os.Remove(s.path("host/usr/sbin/modprobe"))) }},
+		"modules disabled":          {files: map[string]string{"proc/sys/kernel/modules_disabled": "1\n"}},
+		"no capability": {breaks: func(s *sandbox) {
+			s.objects.DaemonSets[0].Spec.Template.Spec.InitContainers[0].SecurityContext.Capabilities.Add = nil
+		}},
+		"an empty host": {breaks: func(s *sandbox) { require.NoError(s.t, os.RemoveAll(s.path("host/etc"))) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSandbox(t, plan+broken.values).withIstio()
+			s.hit(broken)
+			got := s.run("load", "verify", "verify-traffic")
+			require.Zero(t, got.exit, got.log)
+			require.Contains(t, got.log, "can run the mesh")
+			require.NotContains(t, got.log, "Fix: ")
+		})
+	}
+}
+
+func TestReportIsForPeopleAndForPrograms(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, plan+"backend: nft").withIstio().refusing("-m ipvs --ipvs -j RETURN")
+	s.hit(fault{
+		refused: "xt_owner Invalid argument\n",
+		files: map[string]string{
+			"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
+			"etc/modprobe.d/x.conf":                   "install xt_owner /bin/sh -c \"echo 'no' \\\\ no\"\nblacklist nf_tables\n",
+		},
+		breaks: func(s *sandbox) {
+			require.NoError(s.t, os.MkdirAll(s.path("host/run/systemd/units"), 0o755))
+			require.NoError(s.t, os.Symlink("x", s.path("host/run/systemd/units/invocation:firewalld.service")))
+		},
+	})
+	require.Equal(t, 1, s.run("load", "verify").exit)
+
+	text := s.report()
+	for _, want := range []string{
+		"node stand-in CANNOT run the mesh", "backend nft refused", "the kernel says: xtables resource problem",
+		"ModuleOverridden: modprobe.d has modprobe run /bin/sh", "Fix: remove line 1 of /etc/modprobe.d/x.conf",
+		"warning: nf_tables is blocklisted (/etc/modprobe.d/x.conf:2)", "warning: firewalld is active",
+		"os Rocky Linux 9.5 (Blue Onyx); kernel 5.14.0-stand-in", "loaded-now: nf_tables xt_CT", "missing: xt_owner, on-disk; modprobe: ERROR: could not insert 'xt_owner': Invalid argument",
+	} {
+		require.Contains(t, text, want)
+	}
+
+	var report struct {
+		Node, Verdict, Words string
+		Backends, Facts      map[string]string
+		Capabilities         map[string]bool
+		Reasons              []struct{ Reason, Sentence, Fix string }
+		Warnings, Services   []string
+		Modules              []struct{ Name, State string }
+		Missing              []struct{ Name, Disk, Modprobe string }
+		Rules                []struct{ Kind, Name, Where, Command string }
+	}
+	decoder := json.NewDecoder(strings.NewReader(s.report("--json")))
+	decoder.DisallowUnknownFields()
+	require.NoError(t, decoder.Decode(&report))
+	require.Equal(t, "stand-in", report.Node)
+	require.Equal(t, "refused", report.Verdict)
+	require.Contains(t, report.Words, "Extension ipvs")
+	require.Equal(t, "refused", report.Backends["nft"])
+	require.Equal(t, "5.14.0-stand-in", report.Facts["kernel"])
+	require.Equal(t, map[string]bool{"SYS_MODULE": true, "SYS_CHROOT": true}, report.Capabilities)
+	require.Equal(t, "ModuleOverridden", report.Reasons[0].Reason)
+	require.Equal(t, "remove line 1 of /etc/modprobe.d/x.conf", report.Reasons[0].Fix)
+	require.Len(t, report.Warnings, 2)
+	require.Equal(t, []string{"firewalld"}, report.Services)
+	require.Equal(t, "xt_owner", report.Missing[0].Name)
+	require.Equal(t, "/etc/modprobe.d/x.conf:1", report.Rules[0].Where)
+	require.Equal(t, `/bin/sh -c "echo 'no' \\ no"`, report.Rules[0].Command)
+}
