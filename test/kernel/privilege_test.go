@@ -108,11 +108,13 @@ func TestNoRuleOfAnotherNamespaceChanges(t *testing.T) {
 	require.NoError(t, bystander.Upgrade(onlyOn(vm)))
 	bystander.WaitReadyOn(1) // its pod holds istio-init's rules, as a mesh pod does
 
-	// the kubelet looks after its own chains every minute, and puts them back where a test before this one has flushed them
+	// the kubelet looks after its own chains every minute, and puts them back where a test before this one has flushed them: a
+	// canary in three tables of each family, and a rule in the last
 	before := ""
-	bystander.WaitFor("the kubelet has no rules on the VM", func() bool {
+	bystander.WaitFor("the kubelet has not all its rules on the VM", func() bool {
 		before = rules(vm)
-		return strings.Contains(perNamespace(before)["host"], "KUBE-IPTABLES-HINT")
+		host := perNamespace(before)["host"]
+		return strings.Count(host, "chain KUBE-KUBELET-CANARY {") == 6 && strings.Count(host, "jump KUBE-FIREWALL") == 2
 	})
 	require.Contains(t, before, "ISTIO_REDIRECT")
 	release := lab.NewRelease(t)
