@@ -93,7 +93,7 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 			breaks: func(s *sandbox) {
 				s.objects.DaemonSets[0].Spec.Template.Spec.InitContainers[0].SecurityContext.Capabilities.Add = nil
 			},
-			want: "CapabilityRefused: SYS_MODULE, SYS_CHROOT. Fix: let the platform grant them (SCC, admission policy), or load modules a..",
+			want: "CapabilityRefused: SYS_MODULE, SYS_CHROOT. Fix: let the platform grant them (SCC, admission policy), or load at boot",
 		},
 		{
 			name:   "one backend only",
@@ -115,7 +115,7 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 				"usr/lib/modprobe.d/x.conf": "install xt_owner /bin/true\n",
 				"etc/modprobe.d/x.conf":     "\n",
 			},
-			want: "RulesRejected: xtables resource problem: Extension ipvs revision 0 not supported, missing ... Fix: see the log of verify",
+			want: "RulesRejected: xtables resource problem: Extension ipvs revision 0 not supported, missing.... Fix: see the log of verify",
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {

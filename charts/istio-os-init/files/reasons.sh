@@ -157,7 +157,7 @@ EOF
     if [ -n "$all" ] && [ -n "$refused_capabilities" ]; then
       listed $refused_capabilities
       reason CapabilityRefused "$list" "The platform does not let container load have $list, so it cannot run the host's modprobe." \
-        "let the platform grant them (SCC, admission policy), or load modules at boot"
+        "let the platform grant them (SCC, admission policy), or load at boot"
     fi
     if [ -n "$not_asked" ] && [ "$modules_disabled" = 1 ]; then
       listed $not_asked
@@ -224,15 +224,22 @@ first_reason() {
   {
     read -r name && read -r subject && read -r _ && read -r fix || return 0
     more=
-    while read -r next && read -r _ && read -r _ && read -r _; do more="$more, $next"; done
+    count=0
+    while read -r next && read -r _ && read -r _ && read -r _; do
+      more="$more, $next"
+      count=$((count + 1))
+    done
   } <<EOF
 $reasons
 EOF
-  tail=". Fix: $fix${more:+. Also: ${more#, }}"
-  room=$((118 - ${#name} - ${#tail}))
+  for also in "${more:+. Also: ${more#, }}" ". And $count more"; do
+    [ "$count" -gt 0 ] || also=
+    room=$((118 - ${#name} - ${#fix} - 7 - ${#also}))
+    if [ "${#subject}" -le "$room" ] || [ "$room" -ge 30 ]; then break; fi
+  done
   [ "$room" -ge 30 ] || room=30
-  if [ "${#subject}" -gt "$room" ]; then subject=$(printf "%.$((room - 2))s.." "$subject"); fi
-  line="$name: $subject$tail"
-  if [ "${#line}" -gt 120 ]; then line=$(printf '%.118s..' "$line"); fi
+  if [ "${#subject}" -gt "$room" ]; then subject=$(printf "%.$((room - 3))s..." "$subject"); fi
+  line="$name: $subject. Fix: $fix$also"
+  if [ "${#line}" -gt 120 ]; then line=$(printf '%.117s...' "$line"); fi
   printf '%s' "$line"
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -310,6 +311,18 @@ func (r *Release) DeletePod(name string) time.Duration {
 		return apierrors.IsNotFound(err)
 	})
 	return time.Since(start)
+}
+
+// Exec runs a command in container watch of the release's pod on a node, as kubectl exec does, and returns what it prints.
+func (r *Release) Exec(node string, command ...string) string {
+	r.t.Helper()
+	pod, found := r.Pods()[node]
+	require.True(r.t, found, "no pod on %s", node)
+	kubectl := append([]string{"exec", "istio-os-init-control-plane", "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf",
+		"--namespace", r.Namespace, "exec", pod.Name, "--container", "watch", "--"}, command...)
+	output, err := exec.CommandContext(r.t.Context(), "docker", kubectl...).CombinedOutput()
+	require.NoError(r.t, err, string(output))
+	return string(output)
 }
 
 // Left returns every object in the release's namespace, of whatever kind, that is not Kubernetes' own.

@@ -1,0 +1,115 @@
+package kernel
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/lab"
+)
+
+// What a user sees of each fault, from a host that really has it. The rows become docs/faults.md: make golden-faults.
+func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
+	vm := lab.TheVM(t)
+	vm.Fault("autoload-denied")
+	kernel := strings.TrimSpace(vm.Run("uname -r"))
+	document := "" +
+		"# What you see when a node cannot run the mesh, and what to do\n\n" +
+		"Written and checked by `make test` on a node whose host really has the fault. The first line is what `kubectl describe pod`\n" +
+		"shows as the message of container `verify`; the whole report is in its log. `<kernel>` stands for the node's `uname -r`; the\n" +
+		"host is a Debian, elsewhere the fix names that system's package.\n\n" +
+		"| fault of the host | what you see | fix |\n|---|---|---|\n"
+	for _, row := range []struct {
+		name   string
+		faults []string
+		values string
+		breaks func(t *testing.T, copied string)
+		want   string // the conclusion of verify; empty: the node is Ready
+		report string // a part of the report, where the node is Ready
+	}{
+		{
+			name: "a module is not on disk", faults: []string{"modules-gone=xt_owner"},
+			want: "ModuleNotOnDisk: xt_owner. Fix: apt-get install --reinstall linux-image-<kernel>. Also: BackendUnavailable",
+		},
+		{
+			name: "`install xt_owner /bin/false` in modprobe.d", faults: []string{"install-false=xt_owner"},
+			want: "ModuleOverridden: xt_owner. Fix: remove line 1 of /etc/modprobe.d/lab-install-false.conf",
+		},
+		{
+			name: "two faults at once", faults: []string{"modules-gone=xt_CT", "install-false=xt_owner"},
+			want: "ModuleNotOnDisk: xt_CT. Fix: apt-get install --reinstall linux-image-<kernel>. And 2 more",
+		},
+		{
+			name: "`blacklist xt_owner` in modprobe.d", faults: []string{"blocklisted=xt_owner"},
+			report: "warning: xt_owner is blocklisted (/etc/modprobe.d/lab-blocklisted.conf:1): loaded by its name now, but not at boot",
+		},
+		{
+			name: "no modprobe", faults: []string{"no-modprobe"},
+			want: "ModprobeMissing: nf_tables, nft_compat, nft_chain_nat, xt_REDIRECT, .. Fix: install kmod on the host, or load them at boot",
+		},
+		{
+			name: "RHEL 10 without the modules of iptables-legacy, a mesh that uses them", faults: []string{"el10"}, values: "backend: legacy",
+			want: "BackendUnavailable: no legacy, but nft, native-nft. Fix: Istio 1.26 or newer, which takes nft by itself; backend nft here. Also..",
+		},
+		{
+			name: "the same, a mesh that leaves the choice to Istio", faults: []string{"el10"},
+			report: "backend legacy lacks iptable_nat",
+		},
+		{
+			name: "the platform refuses SYS_MODULE",
+			breaks: func(t *testing.T, copied string) {
+				replace(t, filepath.Join(copied, "templates", "daemonset.yaml"), "                - SYS_MODULE\n", "")
+			},
+			want: "CapabilityRefused: SYS_MODULE. Fix: let the platform grant them (SCC, admission policy), or load at boot",
+		},
+		{
+			name: "`kernel.modules_disabled=1`", faults: []string{"modules-disabled"},
+			want: "ModulesDisabled: nf_tables, nft_compat, nft_c... Fix: load them at boot before that switch is set, or take it out of sysctl.d; reboot",
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			vm := vm.On(t)
+			vm.Unload()
+			for _, fault := range row.faults {
+				vm.Fault(fault)
+			}
+			copied := chart.Path()
+			if row.breaks != nil {
+				copied = chart.Copy(t)
+				row.breaks(t, copied)
+			}
+			release := lab.NewRelease(t)
+			require.NoError(t, release.UpgradeTo(copied, row.values+"\n"+onlyOn(vm)))
+			sees, fix := "", ""
+			if row.want == "" {
+				release.WaitReadyOn(1)
+				report := release.Exec(vm.Name, "report")
+				require.Contains(t, report, "can run the mesh")
+				require.Contains(t, report, row.report)
+				sees, fix = "Ready; `report` says: "+strings.ReplaceAll(row.report, kernel, "<kernel>"), "none needed"
+			} else {
+				conclusion := waitForVerify(release, vm.Name)
+				require.LessOrEqual(t, len(conclusion), 120, conclusion)
+				conclusion = strings.ReplaceAll(conclusion, kernel, "<kernel>")
+				require.Equal(t, row.want, conclusion)
+				sees, fix, _ = strings.Cut(conclusion, ". Fix: ")
+			}
+			document += fmt.Sprintf("| %s | %s | %s |\n", row.name, sees, fix)
+		})
+	}
+	if t.Failed() {
+		return
+	}
+	file := filepath.Join(chart.Path(), "docs", "faults.md")
+	if os.Getenv("UPDATE") != "" {
+		require.NoError(t, os.WriteFile(file, []byte(document), 0o644))
+	}
+	written, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, string(written), document, "UPDATE=1 go test ./test/kernel -run TestEachFault writes it anew")
+}
