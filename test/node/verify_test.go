@@ -34,7 +34,11 @@ func TestVerifyProvesEachBackendAndMode(t *testing.T) {
 			require.Zero(t, got.exit, got.log)
 			require.Equal(t, row.backend+" works: istio-iptables applied the rules of istio-init", got.conclusion)
 
-			got = newSandbox(t, row.values).withIstio().run("verify", "verify-traffic")
+			got = newSandbox(t, row.values).withIstio().run("verify", "verify-traffic", "verify")
+			require.Zero(t, got.exit, got.log)
+			require.Contains(t, got.conclusion, row.backend+" works: ", "the second verify in a pod proves as much as the first")
+
+			got = newSandbox(t, row.values).withIstio().run("verify", "verify", "verify-traffic")
 			require.Zero(t, got.exit, got.log)
 			require.Contains(t, got.conclusion, "redirected: ")
 		})

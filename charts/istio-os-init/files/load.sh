@@ -14,6 +14,8 @@
 # Exit: 0; 1 a module is missing and names decide; 2 the plan cannot be read.
 set -u
 . "${0%/*}/report.sh"
+end_at_once "$@"
+forget_failures
 
 plan=${0%/*}/plan
 host=${ISTIO_OS_INIT_HOST:-/host}

@@ -3,13 +3,15 @@
 #
 # In:  "$@"                   the arguments that istio-init gives to `pilot-agent istio-iptables`.
 #      ISTIO_OS_INIT_IPV6     true: prove IPv6 too where the pod has an IPv6 address. Default false.
-#      ISTIO_OS_INIT_STATE    directory with load's file `missing`. Default /run/istio-os-init.
+#      ISTIO_OS_INIT_STATE    directory with load's file `missing`, and for a mark that rules were applied. Default /run/istio-os-init.
 #      ISTIO_OS_INIT_PROC     where proc is mounted. Default /proc.
 #      FORCE_IPTABLES_BINARY  read by Istio: legacy or nft.
 # Out: the backend that works (nft, legacy, native-nft) as the conclusion's first word, or the reason why none does.
-# Exit: 0 the rules are applied; 1 they are not.
+# Exit: 0 the rules are applied; 1 they are not; 3 they were not, and load has to run again (report.sh).
 set -u
 . "${0%/*}/report.sh"
+end_at_once "$@"
+retry
 
 state=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}
 proc=${ISTIO_OS_INIT_PROC:-/proc}
@@ -49,6 +51,19 @@ if [ "${ISTIO_OS_INIT_IPV6:-false}" = true ] && has_ipv6; then
   export ISTIO_DUAL_STACK="${ISTIO_DUAL_STACK:-true}"
 fi
 
+# A second start in the same pod proves as much as a mesh pod's first: without the rules that are in place, and without the table
+# that Istio's own probe of iptables-legacy has left behind, by which it would now choose legacy.
+if [ -e "$state/applied" ]; then
+  if [ "${FORCE_IPTABLES_BINARY:-}" != legacy ]; then
+    for save in iptables-legacy-save ip6tables-legacy-save; do
+      mkdir -p "$state/bin" && printf '#!/bin/sh\nexit 1\n' >"$state/bin/$save" && chmod +x "$state/bin/$save"
+    done
+    PATH=$state/bin:$PATH
+  fi
+  CLEANUP_ONLY=true pilot-agent istio-iptables "$@" >/dev/null 2>&1
+fi
+printf '' 2>/dev/null >"$state/applied"
+
 log=$(pilot-agent istio-iptables "$@" 2>&1)
 status=$?
 say "$log"
@@ -57,9 +72,7 @@ if [ "$status" -eq 0 ]; then
   exit 0
 fi
 
-# load has ended and does not run again in this pod: whoever mends the node has to start a new one.
 reason=$(words)
 missing=
 [ -r "$state/missing" ] && while IFS=: read -r name _; do missing="$missing $name"; done <"$state/missing"
-conclude "RulesRejected: ${reason:-istio-iptables ended with exit code $status}${missing:+; not found by load:$missing}. Fix: make the node load what the rules need (the log of container load has modprobe's words), then delete this pod."
-exit 1
+fail "RulesRejected: ${reason:-istio-iptables ended with exit code $status}${missing:+; not found by load:$missing}. Fix: make the node load what the rules need (the log of container load has modprobe's words)$once_mended."
