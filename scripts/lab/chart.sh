@@ -27,7 +27,8 @@ verdicts() {
       [ (.status.initContainerStatuses // [])[], (.status.containerStatuses // [])[]
         | select(.ready | not)
         | (.state.terminated, .lastState.terminated, .state.waiting)
-        | select(. and .reason != "Completed" and .reason != "PodInitializing")
+        # RestartingAllContainers: the rule has removed a container and its message; the next round is on its way
+        | select(. and .reason != "Completed" and .reason != "PodInitializing" and .reason != "RestartingAllContainers")
         | conclusion ]
       + [ .status.conditions[]? | select(.type == "PodScheduled" and .status == "False") | "\(.reason): \(.message)" ]
       | first // "Starting: not concluded yet";

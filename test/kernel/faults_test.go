@@ -50,14 +50,14 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 		},
 		{
 			name: "no modprobe", faults: []string{"no-modprobe"},
-			want: "ModprobeMissing: nf_tables, nft_compat, nft_chain_nat, xt_REDIRECT, .. Fix: install kmod on the host, or load them at boot",
+			want: "ModprobeMissing: nf_tables, nft_compat, nft_chain_nat, xt_REDIREC.... Fix: install kmod on the host, or load them at boot",
 		},
 		{
-			name: "RHEL 10 without the modules of iptables-legacy, a mesh that uses them", faults: []string{"el10"}, values: "backend: legacy",
+			name: "RHEL 10 without the modules of iptables-legacy and a mesh that uses them", faults: []string{"el10"}, values: "backend: legacy",
 			want: "BackendUnavailable: no legacy, but nft, native-nft. Fix: Istio 1.26 or newer, which takes nft by itself; backend nft here. Also..",
 		},
 		{
-			name: "the same, a mesh that leaves the choice to Istio", faults: []string{"el10"},
+			name: "the same and a mesh that leaves the choice to Istio", faults: []string{"el10"},
 			report: "backend legacy lacks iptable_nat",
 		},
 		{

@@ -37,6 +37,7 @@ func newSandbox(t *testing.T, values string) *sandbox {
 	for _, dir := range []string{"host/usr/sbin", "host/proc/sys/kernel", "host/proc/net", "host/stand-in", "host/lib/modules/5.14.0-stand-in", "state", "config"} {
 		require.NoError(t, os.MkdirAll(s.path(dir), 0o755))
 	}
+	require.NoError(t, os.Chmod(s.path("state"), 0o777)) // as the kubelet makes an emptyDir
 	s.write("host/proc/sys/kernel/osrelease", "5.14.0-stand-in\n")
 	s.write("host/proc/modules", "")
 	for name, content := range s.objects.ConfigMap(t).Data {
@@ -50,6 +51,7 @@ func newSandbox(t *testing.T, values string) *sandbox {
 		"PATH=" + os.Getenv("PATH"),
 		"ISTIO_OS_INIT_HOST=" + s.path("host"),
 		"ISTIO_OS_INIT_PROC=" + s.path("host/proc"),
+		"ISTIO_OS_INIT_SYS=" + s.path("host/sys"),
 		"ISTIO_OS_INIT_STATE=" + s.path("state"),
 		"ISTIO_OS_INIT_TERMINATION_LOG=" + s.path("termination-log"),
 	}
@@ -129,11 +131,13 @@ func (s *sandbox) report(arguments ...string) string {
 	return string(output)
 }
 
-// environment is the container's, as NAME=value.
+// environment is the container's, as NAME=value, but for its PATH: the programs are the sandbox's.
 func environment(container corev1.Container) []string {
 	var env []string
 	for _, variable := range container.Env {
-		env = append(env, variable.Name+"="+variable.Value)
+		if variable.Name != "PATH" {
+			env = append(env, variable.Name+"="+variable.Value)
+		}
 	}
 	return env
 }

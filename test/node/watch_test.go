@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,12 +15,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// start starts watch and waits for its first words.
-func (s *sandbox) start() (*exec.Cmd, *bytes.Buffer) {
+// start starts watch, with more of an environment if need be.
+func (s *sandbox) start(env ...string) (*exec.Cmd, *bytes.Buffer) {
 	s.t.Helper()
 	container := s.objects.Container(s.t, "watch")
 	command := exec.CommandContext(s.t.Context(), "/bin/sh", s.command(container)[1:]...)
-	command.Env = append(s.env, environment(container)...)
+	command.Env = slices.Concat(s.env, environment(container), env)
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	log := &bytes.Buffer{}
 	command.Stdout, command.Stderr = log, log
@@ -77,6 +80,77 @@ func TestWatchEndsAtOnceOnSIGTERM(t *testing.T) {
 	// waiting includes the sleep that watch has started: it holds the log open as long as it lives
 	require.Zero(t, wait(t, command, time.Second), log)
 	require.Less(t, time.Since(start), 500*time.Millisecond)
+}
+
+func TestWatchAsksSysfsAndReadsProcModulesOnlyWhereSysfsKnowsNothing(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, "watch: {interval: 1}")
+	s.write("state/loaded", "nf_tables\nxt_owner\n")
+	for _, module := range []string{"nf_tables", "xt_owner"} {
+		require.NoError(t, os.MkdirAll(s.path("host/sys/module/"+module), 0o755))
+	}
+	require.NoError(t, os.Remove(s.path("host/proc/modules")))
+	command, _ := s.start()
+	time.Sleep(1200 * time.Millisecond)
+	require.NoError(t, command.Process.Signal(syscall.Signal(0)), "watch ended although nothing had gone")
+
+	s.write("host/proc/modules", "nf_tables 1 0 - Live 0x0\nxt_owner 1 0 - Live 0x0\n")
+	require.NoError(t, os.RemoveAll(s.path("host/sys")))
+	time.Sleep(1200 * time.Millisecond)
+	require.NoError(t, command.Process.Signal(syscall.Signal(0)), "watch ended although /proc/modules has them all")
+
+	s.write("host/proc/modules", "nf_tables 1 0 - Live 0x0\n")
+	require.Equal(t, 1, wait(t, command, 3*time.Second))
+	require.Regexp(t, `^ModuleGone: no longer loaded: xt_owner\. `, s.read("termination-log"))
+}
+
+// A look is what watch itself does; the sleep between two is a process of its own, the only one: its PATH has no other program.
+func TestALookCostsLessThanAMillisecondAndStartsNothingButASleep(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, "{backend: legacy, mesh: {tproxy: true, ambient: true}}")
+	var modules []string
+	for _, entry := range s.objects.Plan(t) {
+		module, _, _ := strings.Cut(entry, "|")
+		modules = append(modules, module)
+		require.NoError(t, os.MkdirAll(s.path("host/sys/module/"+module), 0o755))
+	}
+	require.Greater(t, len(modules), 15, "the longest plan")
+	s.write("state/loaded", strings.Join(modules, "\n")+"\n")
+	s.write("looks", "")
+	s.write("sleep", "#!/bin/sh\necho >>"+s.path("looks")+"\nexec /bin/sleep 0.01\n")
+	require.NoError(t, os.Chmod(s.path("sleep"), 0o755))
+	before := files(t, s.path("state"))
+
+	command, log := s.start("PATH=" + s.dir)
+	time.Sleep(3 * time.Second)
+	looks := strings.Count(s.read("looks"), "\n")
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(command.Process.Pid) + "/schedstat")
+	require.NoError(t, err)
+	nanoseconds, err := strconv.ParseFloat(strings.Fields(string(stat))[0], 64)
+	require.NoError(t, err)
+	require.NoError(t, command.Process.Signal(syscall.SIGTERM))
+	require.Zero(t, wait(t, command, time.Second), log)
+
+	require.Greater(t, looks, 20)
+	cost := time.Duration(nanoseconds / float64(looks))
+	t.Logf("%v of CPU a look, with %d modules", cost, len(modules))
+	require.Less(t, cost, time.Millisecond)
+	require.Equal(t, 1, strings.Count(log.String(), "\n"), "watch said more than its first words: %s", log)
+	require.Equal(t, before, files(t, s.path("state")), "watch wrote something")
+}
+
+// files are the names of a directory's files with their times.
+func files(t *testing.T, dir string) map[string]time.Time {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	times := map[string]time.Time{}
+	for _, entry := range entries {
+		info, err := entry.Info()
+		require.NoError(t, err)
+		times[filepath.Base(entry.Name())] = info.ModTime()
+	}
+	return times
 }
 
 // A kernel without loadable modules has no /proc/modules.

@@ -19,11 +19,13 @@ func TestThePodIsLoadThenVerifyThenVerifyTrafficThenWatch(t *testing.T) {
 	var names []string
 	for _, container := range append(pod.InitContainers, pod.Containers...) {
 		names = append(names, container.Name)
-		require.Nil(t, container.RestartPolicy, "%s is no sidecar", container.Name)
 		require.Equal(t, []string{"/bin/sh", "/opt/istio-os-init/" + container.Name + ".sh"}, container.Command)
 		require.Equal(t, corev1.TerminationMessageFallbackToLogsOnError, container.TerminationMessagePolicy)
 	}
 	require.Equal(t, []string{"load", "verify", "verify-traffic", "watch"}, names)
+	for _, container := range pod.InitContainers {
+		require.False(t, container.RestartPolicy != nil && *container.RestartPolicy == corev1.ContainerRestartPolicyAlways, "%s is no sidecar", container.Name)
+	}
 	require.Len(t, pod.Containers, 1)
 }
 

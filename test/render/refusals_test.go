@@ -51,6 +51,7 @@ func TestBadValuesAreRefusedWithWhatIsWrongWhatIsAllowedAndWhatToDo(t *testing.T
 			`the plan is empty: modules has no name for backend nft and the chosen mesh modes, and at least one is needed. Fill modules.base or modules.extra`},
 		{"interval zero", `watch: {interval: 0}`, `watch.interval 0 is too short: allowed are whole seconds from 1 on. Set watch.interval=60.`},
 		{"negative interval", `watch: {interval: -5}`, `watch.interval -5 is too short`},
+		{"unknown repair", `repair: always`, `repair "always" is unknown: allowed are auto, sandbox, never. Set repair=auto`},
 		{"variable given twice", `extraEnv: [{name: A, value: "1"}, {name: A, value: "2"}]`, `extraEnv: the name "A" is taken: allowed is each name once`},
 		{"variable of the chart's own", `extraEnv: [{name: ISTIO_OS_INIT_HOST, value: /}]`, `extraEnv: the name "ISTIO_OS_INIT_HOST" is taken`},
 		{"variable that backend sets", `{backend: nft, extraEnv: [{name: FORCE_IPTABLES_BINARY, value: legacy}]}`, `extraEnv: the name "FORCE_IPTABLES_BINARY" is taken`},

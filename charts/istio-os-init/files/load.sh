@@ -15,7 +15,7 @@
 #        modprobe works|failed|none|cannot-enter|cannot-run|not-needed
 #        capability SYS_MODULE|SYS_CHROOT yes|no
 #        module NAME loaded-now|loaded-before|built-in
-#        missing NAME on-disk|not-on-disk|unknown MODPROBE'S WORDS   of an entry a|b, a
+#        missing NAME on-disk|not-on-disk|unknown MODPROBE'S WORDS   of a|b the first on disk, or a
 #        rule ...                                                    see find_rules, for modules of the plan
 #        backend BACKEND present|loadable|unknown|lacks NAME...
 # Exit: 0; 1 a module is missing and names decide; 2 the plan cannot be read.
@@ -23,6 +23,8 @@ set -u
 . "${0%/*}/report.sh"
 . "${0%/*}/facts.sh"
 . "${0%/*}/reasons.sh"
+end_at_once "$@"
+forget_failures
 
 plan=${0%/*}/plan
 host=${ISTIO_OS_INIT_HOST:-/host}
@@ -160,7 +162,8 @@ inside=''
 : >"$state/loaded"
 for need in $entries; do
   if ! first_there "$need" "$loaded$builtin"; then
-    missing="$missing ${need%%|*}"
+    first_there "$need" "$disk" || name=${need%%|*}
+    in_set "$name" "$missing " || missing="$missing $name"
   elif in_set "$name" "$newly$already$inside "; then
     : # an alternative of an earlier entry
   elif in_set "$name" "$loaded"; then

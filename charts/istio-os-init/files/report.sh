@@ -1,11 +1,22 @@
-# Sourced by the other scripts: how they speak.
+# Sourced by the other scripts: how they speak, and how they end.
 #
 # say SENTENCE...      one line to the container's log.
 # conclude SENTENCE... the container's one conclusion: to the log and, on one line, to the termination message, where
 #                      `kubectl describe pod` shows it.
+# fail SENTENCE...     concludes and ends with exit code 1.
+# retry                for the beginning of a script that may fail. Where the pod has the rule and this script has failed since
+#                      load ran, it says so again and ends with exit code 3, on which the kubelet runs every container again,
+#                      load first. A failure has a code of its own because the kubelet waits longer and longer before it starts
+#                      a failed container again, and keeps its message meanwhile; after the rule it does neither.
+# forget_failures      for the beginning of load.
+# end_at_once "$@"     for the beginning of a script that waits for other programs: SIGTERM ends it.
+# $once_mended         what comes after a fix, to be put before the full stop.
 #
-# In:  ISTIO_OS_INIT_TERMINATION_LOG  path of the termination message, default /dev/termination-log (Kubernetes' own default).
-# Out: nothing but those two. A termination message that cannot be written is no failure: the log has it.
+# In:  ISTIO_OS_INIT_REPAIR           rule: exit code 3 runs every container again. Default never.
+#      ISTIO_OS_INIT_STATE            directory for the mark of a failure. Default /run/istio-os-init.
+#      ISTIO_OS_INIT_TERMINATION_LOG  path of the termination message, default /dev/termination-log (Kubernetes' own default).
+# Out: nothing but these. What cannot be written is no failure: the log has the message, and without the mark the kubelet starts
+#      the failed container alone.
 # shellcheck shell=sh
 
 say() {
@@ -15,4 +26,39 @@ say() {
 conclude() {
   say "$@"
   printf '%s\n' "$*" 2>/dev/null >"${ISTIO_OS_INIT_TERMINATION_LOG:-/dev/termination-log}" || :
+}
+
+marks=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}/failed
+# shellcheck disable=SC2034 # for those who source this
+if [ "${ISTIO_OS_INIT_REPAIR:-never}" = rule ]; then
+  once_mended='; this pod loads and proves again by itself'
+else
+  once_mended=', then delete this pod to load and prove again'
+fi
+
+fail() {
+  conclude "$@"
+  [ "${ISTIO_OS_INIT_REPAIR:-never}" != rule ] || printf '%s\n' "$*" 2>/dev/null >"$marks.${0##*/}" || :
+  exit 1
+}
+
+retry() {
+  [ "${ISTIO_OS_INIT_REPAIR:-never}" = rule ] && [ -r "$marks.${0##*/}" ] || return 0
+  read -r reason <"$marks.${0##*/}"
+  conclude "$reason"
+  exit 3
+}
+
+forget_failures() {
+  rm -f "$marks".*
+}
+
+# The kernel spares process 1 every signal that it has no handler for, and the shell runs its handlers only between two commands:
+# so as process 1 it starts itself once more, and has nothing to do but to end, and all with it.
+end_at_once() {
+  [ "$$" -eq 1 ] || return 0
+  trap 'exit 143' TERM INT
+  /bin/sh "$0" "$@" &
+  wait "$!"
+  exit
 }

@@ -5,9 +5,11 @@
 #
 # In:  "$@"  the arguments that istio-init gives to `pilot-agent istio-iptables`.
 # Out: the conclusion, one sentence.
-# Exit: 0 traffic is redirected; 1 it is not.
+# Exit: 0 traffic is redirected; 1 it is not; 3 it was not, and load has to run again (report.sh).
 set -u
 . "${0%/*}/report.sh"
+end_at_once "$@"
+retry
 
 log=$(pilot-agent istio-iptables "$@" --run-validation --skip-rule-apply 2>&1)
 status=$?
@@ -16,5 +18,4 @@ if [ "$status" -eq 0 ]; then
   conclude "redirected: a connection of the proxy's user arrived at the proxy's port"
   exit 0
 fi
-conclude "TrafficNotRedirected: istio-init's rules are applied, but the connection of Istio's probe did not arrive at the proxy's port (exit code $status). Fix: look for rules of another program on the node, and for a kernel without NAT."
-exit 1
+fail "TrafficNotRedirected: istio-init's rules are applied, but the connection of Istio's probe did not arrive at the proxy's port (exit code $status). Fix: look for rules of another program on the node, and for a kernel without NAT$once_mended."

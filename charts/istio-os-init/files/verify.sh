@@ -4,16 +4,19 @@
 # In:  "$@"                     the arguments that istio-init gives to `pilot-agent istio-iptables`.
 #      ISTIO_OS_INIT_BACKENDS   what the plan serves: nft, legacy, native-nft, or several with commas.
 #      ISTIO_OS_INIT_IPV6       true: prove IPv6 too where the pod has an IPv6 address. Default false.
-#      ISTIO_OS_INIT_STATE      directory with load's file `facts`. Default /run/istio-os-init.
+#      ISTIO_OS_INIT_STATE      directory with load's file `facts`, and for a mark that rules were applied. Default
+#                               /run/istio-os-init.
 #      ISTIO_OS_INIT_PROC       where proc is mounted. Default /proc.
 #      FORCE_IPTABLES_BINARY    read by Istio: legacy or nft.
 # Out: the conclusion: "BACKEND works; OTHER BACKEND ...", or on one line of at most 120 characters why none does and the fix.
 #      $ISTIO_OS_INIT_STATE/verdict, which `report` prints: "KEY VALUE" a line,
 #        verdict works|refused; backend BACKEND VERDICT; words WHAT THE KERNEL SAID; reason, sentence, fix for each reason
-# Exit: 0 the rules are applied; 1 they are not.
+# Exit: 0 the rules are applied; 1 they are not; 3 they were not, and load has to run again (report.sh).
 set -u
 . "${0%/*}/report.sh"
 . "${0%/*}/reasons.sh"
+end_at_once "$@"
+retry
 
 state=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}
 proc=${ISTIO_OS_INIT_PROC:-/proc}
@@ -88,8 +91,8 @@ other_backends() {
   done <"$state/facts"
 }
 
-# conclude_with VERDICT LINE: writes the verdict, prints the report, and concludes.
-conclude_with() {
+# write_verdict works|refused: writes what was found out, and prints the report.
+write_verdict() {
   {
     printf 'verdict %s\n' "$1"
     printf '%s' "$verdicts" | while read -r line; do printf 'backend %s\n' "$line"; done
@@ -99,12 +102,24 @@ conclude_with() {
     done
   } >"$state/verdict"
   /bin/sh "${0%/*}/report"
-  conclude "$2"
 }
 
 if [ "${ISTIO_OS_INIT_IPV6:-false}" = true ] && has_ipv6; then
   export ISTIO_DUAL_STACK="${ISTIO_DUAL_STACK:-true}"
 fi
+
+# A second start in the same pod proves as much as a mesh pod's first: without the rules that are in place, and without the table
+# that Istio's own probe of iptables-legacy has left behind, by which it would now choose legacy.
+if [ -e "$state/applied" ]; then
+  if [ "${FORCE_IPTABLES_BINARY:-}" != legacy ]; then
+    for save in iptables-legacy-save ip6tables-legacy-save; do
+      mkdir -p "$state/bin" && printf '#!/bin/sh\nexit 1\n' >"$state/bin/$save" && chmod +x "$state/bin/$save"
+    done
+    PATH=$state/bin:$PATH
+  fi
+  CLEANUP_ONLY=true pilot-agent istio-iptables "$@" >/dev/null 2>&1
+fi
+printf '' 2>/dev/null >"$state/applied"
 
 log=$(pilot-agent istio-iptables "$@" 2>&1)
 status=$?
@@ -117,7 +132,8 @@ if [ "$status" -eq 0 ]; then
   verdicts="$used works
 $others
 "
-  conclude_with works "$used works$(printf '%s\n' "$others" | while read -r line; do [ -z "$line" ] || printf '; %s' "$line"; done)"
+  write_verdict works
+  conclude "$used works$(printf '%s\n' "$others" | while read -r line; do [ -z "$line" ] || printf '; %s' "$line"; done)"
   exit 0
 fi
 
@@ -127,5 +143,6 @@ verdicts="$backends refused
 $others
 "
 explain "$state/facts" "$said" "$backends"
-conclude_with refused "$(first_reason)"
-exit 1
+write_verdict refused
+say "  Mend it$once_mended."
+fail "$(first_reason)"

@@ -47,6 +47,10 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- if lt (int .Values.watch.interval) 1 }}
 {{- $refusals = append $refusals (printf "watch.interval %d is too short: allowed are whole seconds from 1 on. Set watch.interval=60." (int .Values.watch.interval)) }}
 {{- end }}
+{{- $repairs := list "auto" "sandbox" "never" }}
+{{- if not (has .Values.repair $repairs) }}
+{{- $refusals = append $refusals (printf "repair %q is unknown: allowed are %s. Set repair=auto to repair where Kubernetes has what it takes." .Values.repair (join ", " $repairs)) }}
+{{- end }}
 {{- $taken := has .Values.backend (list "nft" "legacy") | ternary (list "FORCE_IPTABLES_BINARY") list }}
 {{- range .Values.extraEnv }}
 {{- if or (has .name $taken) (hasPrefix "ISTIO_OS_INIT_" .name) }}

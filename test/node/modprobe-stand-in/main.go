@@ -1,7 +1,7 @@
 // Modprobe-stand-in takes modprobe's place in a fake host root, where the real one would act on the machine's own kernel.
 //
 // In:  modprobe -a -- NAME...; /stand-in/loadable: one module a line with its dependencies behind it; /stand-in/refused: one
-// module a line with the kernel's words behind it.
+// module a line with the kernel's words behind it; /stand-in/busy: it takes a minute.
 // Out: /proc/modules, with each loaded module and its dependencies added; /stand-in/calls, with the names of each call.
 // Exit: 0; 1 if one of the names could not be loaded. Its messages are kmod's own (tools/modprobe.c), which goes on after a
 // name that fails.
@@ -13,11 +13,15 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 )
 
 func main() {
 	names := os.Args[slices.Index(os.Args, "--")+1:]
 	write("/stand-in/calls", strings.Join(names, " ")+"\n")
+	if _, err := os.Stat("/stand-in/busy"); err == nil {
+		time.Sleep(time.Minute)
+	}
 	loadable, refused := table("/stand-in/loadable"), table("/stand-in/refused")
 	failed := false
 	for _, name := range names {
