@@ -11,11 +11,11 @@
 #      ISTIO_OS_INIT_PROC         where proc is mounted. Default /proc.
 # Out: $ISTIO_OS_INIT_STATE/loaded   names of the plan that /proc/modules has, one a line: watch compares them.
 #      $ISTIO_OS_INIT_STATE/missing  one line for each entry that is neither loaded nor built in, with modprobe's words.
-# Exit: 0; 1 a module is missing and names decide; 2 the plan cannot be read.
+# Exit: 0; 1 a module is missing and names decide, or modules go again and again (report.sh); 2 the plan cannot be read.
 set -u
 . "${0%/*}/report.sh"
 end_at_once "$@"
-forget_failures
+begin_round
 
 plan=${0%/*}/plan
 host=${ISTIO_OS_INIT_HOST:-/host}
