@@ -18,13 +18,13 @@
 #        missing NAME on-disk|not-on-disk|unknown MODPROBE'S WORDS   of a|b the first on disk, or a
 #        rule ...                                                    see find_rules, for modules of the plan
 #        backend BACKEND present|loadable|unknown|lacks NAME...
-# Exit: 0; 1 a module is missing and names decide; 2 the plan cannot be read.
+# Exit: 0; 1 a module is missing and names decide, or modules go again and again (report.sh); 2 the plan cannot be read.
 set -u
 . "${0%/*}/report.sh"
 . "${0%/*}/facts.sh"
 . "${0%/*}/reasons.sh"
 end_at_once "$@"
-forget_failures
+begin_round
 
 plan=${0%/*}/plan
 host=${ISTIO_OS_INIT_HOST:-/host}

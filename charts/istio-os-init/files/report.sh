@@ -8,7 +8,8 @@
 #                      load ran, it says so again and ends with exit code 3, on which the kubelet runs every container again,
 #                      load first. A failure has a code of its own because the kubelet waits longer and longer before it starts
 #                      a failed container again, and keeps its message meanwhile; after the rule it does neither.
-# forget_failures      for the beginning of load.
+# begin_round          for the beginning of load: forgets failures. After a second drift in the pod's life it says so again and ends
+#                      with exit code 1, for the same reason: a module that goes again and again must not be a loop.
 # end_at_once "$@"     for the beginning of a script that waits for other programs: SIGTERM ends it.
 # $once_mended         what comes after a fix, to be put before the full stop.
 #
@@ -29,6 +30,7 @@ conclude() {
 }
 
 marks=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}/failed
+drifted=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}/drifted-again
 # shellcheck disable=SC2034 # for those who source this
 if [ "${ISTIO_OS_INIT_REPAIR:-never}" = rule ]; then
   once_mended='; this pod loads and proves again by itself'
@@ -49,8 +51,11 @@ retry() {
   exit 3
 }
 
-forget_failures() {
+begin_round() {
   rm -f "$marks".*
+  [ -r "$drifted" ] && read -r reason <"$drifted" && rm -f "$drifted" || return 0
+  conclude "$reason"
+  exit 1
 }
 
 # The kernel spares process 1 every signal that it has no handler for, and the shell runs its handlers only between two commands:

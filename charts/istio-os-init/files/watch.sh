@@ -10,7 +10,7 @@
 #      ISTIO_OS_INIT_PROC      where proc is mounted. Default /proc.
 # Out: the conclusion, which names what has gone. Starts no process but one sleep, and writes nothing, while nothing has gone.
 #      $ISTIO_OS_INIT_STATE/drift  after a drift, one line: how often in this pod's life, when last, which modules.
-# Exit: 0 on SIGTERM or SIGINT, at once; 1 a module has gone; 3 it had gone when the kubelet started watch again.
+# Exit: 0 on SIGTERM or SIGINT, at once; 3 a module has gone, and the pod has the rule; 1 a module has gone, and it has not.
 set -u
 . "${0%/*}/report.sh"
 
@@ -39,12 +39,12 @@ look() {
   done
 }
 
-# Records the drift for the watch that comes after the repair: logs of containers that are run again are lost.
+# Records the drift for the watch that comes after the repair: logs of containers that are run again are lost. Fails where it cannot:
+# a drift that is not counted must not ask for the rule, which knows no pause.
 record() {
   times=0
   [ -r "$state/drift" ] && read -r times _ <"$state/drift"
-  { printf '%s %s%s\n' "$((times + 1))" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$gone" >"$state/drift.new" && mv "$state/drift.new" "$state/drift"; } 2>/dev/null ||
-    say "warning: $state cannot be written; the next log will not tell of this drift"
+  { printf '%s %s%s\n' "$((times + 1))" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$gone" >"$state/drift.new" && mv "$state/drift.new" "$state/drift"; } 2>/dev/null
 }
 
 # end_sandbox SENTENCE: ends the pod's process 1, which holds its namespaces; the kubelet then makes them anew and runs every
@@ -58,7 +58,6 @@ end_sandbox() {
   say "warning: the pod's sandbox cannot be ended"
 }
 
-retry
 recorded=
 [ -r "$state/loaded" ] && while read -r name; do recorded="$recorded $name"; done <"$state/loaded"
 [ -r "$state/drift" ] && read -r times last names <"$state/drift" && say "modules had gone $times times in this pod's life, last at $last: $names"
@@ -67,10 +66,20 @@ say "watching every $interval s:${recorded:- nothing, the kernel has no module o
 while :; do
   look
   if [ -n "$gone" ]; then
-    [ "${ISTIO_OS_INIT_REPAIR:-never}" = never ] || record
-    reason="ModuleGone: no longer loaded:$gone. Fix: find what unloads modules (firewalld?)"
-    [ "${ISTIO_OS_INIT_REPAIR:-never}" != sandbox ] || end_sandbox "$reason; load and verify run again by themselves."
-    fail "$reason$once_mended."
+    reason="ModuleGone: no longer loaded:$gone. Fix: find what unloads modules (firewalld?)$once_mended."
+    case ${ISTIO_OS_INIT_REPAIR:-never} in
+      rule)
+        record || fail "$reason"
+        [ "$times" -eq 0 ] || printf '%s\n' "$reason" 2>/dev/null >"$drifted"
+        conclude "$reason"
+        exit 3
+        ;;
+      sandbox)
+        record || say "warning: $state cannot be written"
+        end_sandbox "${reason%, then *}; this pod loads and proves again by itself."
+        ;;
+    esac
+    fail "$reason"
   fi
   sleep "$interval" &
   wait "$!"

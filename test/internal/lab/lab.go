@@ -212,6 +212,16 @@ func (r *Release) WaitFor(otherwise string, condition func() bool) {
 	}
 }
 
+// Log returns the log of one container of a pod, "" while it has none.
+func (r *Release) Log(pod, container string) string {
+	r.t.Helper()
+	log, err := r.client.CoreV1().Pods(r.Namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(r.t.Context())
+	if err != nil {
+		return "" // it waits to start, or the kubelet has removed it to run it again
+	}
+	return string(log)
+}
+
 // Conclusions returns what the containers of a pod have concluded, by their name: their termination messages.
 func Conclusions(pod corev1.Pod) map[string]string {
 	conclusions := map[string]string{}

@@ -1,0 +1,93 @@
+package kernel
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/lab"
+)
+
+// The pod's own rules hold the module, so rules have to go before it can: it is what firewalld does when it stops (CleanupModulesOnExit).
+func TestAModuleThatIsUnloadedMakesThePodNotReadyAndComesBackProven(t *testing.T) {
+	vm := lab.TheVM(t)
+	vm.Fault("autoload-denied")
+	for _, repair := range []string{"auto", "sandbox"} {
+		t.Run(repair, func(t *testing.T) {
+			vm.On(t).Unload()
+			release := lab.NewRelease(t)
+			require.NoError(t, release.Upgrade(onlyOn(vm)+"\nwatch: {interval: 5}\nrepair: "+repair))
+			release.WaitReadyOn(1)
+			before := release.Pods()[vm.Name]
+			proven := provenAt(before)
+			require.True(t, vm.On(t).Modules()["xt_owner"])
+
+			// the last rule's module is let go only after a moment
+			vm.On(t).Run(`for process in $(lsns --type net --noheadings --output PID); do nsenter --net="/proc/$process/ns/net" nft flush ruleset; done
+for i in 1 2 3 4 5 6 7 8 9 10; do rmmod xt_owner && exit; sleep 0.2; done; exit 1`)
+			gone := time.Now()
+			release.WaitFor("the pod stays Ready without xt_owner", func() bool { return !isReady(release.Pods()[vm.Name]) })
+			notReady := time.Since(gone)
+			release.WaitReadyOn(1)
+			again := time.Since(gone)
+			t.Logf("repair %s: NotReady %.1f s after the module had gone, Ready again after %.1f s", repair, notReady.Seconds(), again.Seconds())
+			require.Less(t, notReady, 5*time.Second+3*time.Second, "the interval, and the kubelet's own time")
+
+			after := release.Pods()[vm.Name]
+			require.Equal(t, before.UID, after.UID, "somebody made a new pod")
+			require.True(t, vm.On(t).Modules()["xt_owner"])
+			require.True(t, provenAt(after).After(proven), "verify has not run again")
+			require.Regexp(t, `^nft works: `, lab.Conclusions(after)["verify"])
+			require.Contains(t, lab.Conclusions(after)["verify-traffic"], "redirected: ")
+			log := release.Log(after.Name, "watch")
+			require.Regexp(t, `^modules had gone 1 times in this pod's life, last at \S+: .*xt_owner`, log)
+
+			objects := strings.Fields("-p 15001 -z 15006 -u 1337 -m REDIRECT -i * -b * -d 15090,15021,15020")
+			phase, istio := release.RunPod(lab.IstioInit(t, vm.Name, objects))
+			require.Equal(t, corev1.PodSucceeded, phase, istio)
+			release.Uninstall()
+		})
+	}
+}
+
+// Mended by hand, as an operator would: nobody deletes the pod.
+func TestAMendedNodeBecomesReadyInTheSamePod(t *testing.T) {
+	vm := lab.TheVM(t)
+	vm.Fault("autoload-denied")
+	vm.Unload()
+	release := lab.NewRelease(t)
+	uid := types.UID("")
+	t.Run("while modprobe is missing the pod says why", func(t *testing.T) {
+		vm.On(t).Fault("no-modprobe")
+		require.NoError(t, release.Upgrade(onlyOn(vm)))
+		require.Regexp(t, `^RulesRejected: .*by itself`, waitForVerify(release, vm.Name))
+		uid = release.Pods()[vm.Name].UID
+	})
+	mended := time.Now()
+	release.WaitReadyOn(1)
+	t.Logf("Ready %.1f s after the node was mended", time.Since(mended).Seconds())
+	require.Equal(t, uid, release.Pods()[vm.Name].UID)
+}
+
+// provenAt is when verify last ended well.
+func provenAt(pod corev1.Pod) time.Time {
+	for _, status := range pod.Status.InitContainerStatuses {
+		if status.Name == "verify" && status.State.Terminated != nil && status.State.Terminated.ExitCode == 0 {
+			return status.State.Terminated.FinishedAt.Time
+		}
+	}
+	return time.Time{}
+}
+
+func isReady(pod corev1.Pod) bool {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodReady {
+			return condition.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
