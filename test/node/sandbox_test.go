@@ -27,6 +27,8 @@ type sandbox struct {
 	dir     string
 	objects chart.Objects
 	env     []string
+	// before and after are shell commands that run as root in the containers' namespaces, around them: for mounts.
+	before, after string
 }
 
 // newSandbox renders the chart with values, a YAML document, and lays out a node whose kernel has no module at all.
@@ -34,7 +36,7 @@ func newSandbox(t *testing.T, values string) *sandbox {
 	t.Helper()
 	s := &sandbox{t: t, dir: t.TempDir(), objects: chart.Render(t, values)}
 	require.NoError(t, os.Chmod(filepath.Dir(s.dir), 0o755)) // for the containers that are not root
-	for _, dir := range []string{"host/usr/sbin", "host/proc/sys/kernel", "host/proc/net", "host/stand-in", "host/lib/modules/5.14.0-stand-in", "state", "config"} {
+	for _, dir := range []string{"host/usr/sbin", "host/proc/sys/kernel", "host/proc/net", "host/stand-in", "host/lib/modules/5.14.0-stand-in", "host/etc/modules-load.d", "state", "config"} {
 		require.NoError(t, os.MkdirAll(s.path(dir), 0o755))
 	}
 	s.write("host/proc/sys/kernel/osrelease", "5.14.0-stand-in\n")
@@ -51,6 +53,7 @@ func newSandbox(t *testing.T, values string) *sandbox {
 		"ISTIO_OS_INIT_PROC=" + s.path("host/proc"),
 		"ISTIO_OS_INIT_STATE=" + s.path("state"),
 		"ISTIO_OS_INIT_TERMINATION_LOG=" + s.path("termination-log"),
+		"ISTIO_OS_INIT_MODULES_LOAD=" + s.path("host/etc/modules-load.d"),
 	}
 	return s
 }
@@ -100,12 +103,17 @@ func (s *sandbox) run(containers ...string) result {
 	s.write("termination-log", "")
 	// 192.0.2.1: Istio wants an address that is not loopback (tools/common/config)
 	script := []string{"set -e", "ip link set lo up", "ip address add 192.0.2.1/32 dev lo"}
+	if s.before != "" {
+		// what is mounted here is for these namespaces alone
+		script = append(script, "mount --make-rprivate /", s.before)
+	}
 	env := s.env
 	for _, name := range containers {
 		container := s.objects.Container(s.t, name)
 		env = append(env, environment(container)...)
 		script = append(script, strings.Join(quoted(append(asContainer(container), s.command(container)...)), " "))
 	}
+	script = append(script, s.after)
 	command := exec.CommandContext(s.t.Context(), "/bin/sh", "-c", strings.Join(script, "\n"))
 	command.Env = env
 	command.Dir = s.dir

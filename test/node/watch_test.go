@@ -10,12 +10,18 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // start starts watch and waits for its first words.
 func (s *sandbox) start() (*exec.Cmd, *bytes.Buffer) {
 	s.t.Helper()
-	container := s.objects.Container(s.t, "watch")
+	return s.startAs(s.objects.Container(s.t, "watch"))
+}
+
+// startAs starts a container that does not end by itself.
+func (s *sandbox) startAs(container corev1.Container) (*exec.Cmd, *bytes.Buffer) {
+	s.t.Helper()
 	command := exec.CommandContext(s.t.Context(), "/bin/sh", s.command(container)[1:]...)
 	command.Env = append(s.env, environment(container)...)
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

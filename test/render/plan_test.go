@@ -1,6 +1,7 @@
 package render
 
 import (
+	"path"
 	"strings"
 	"testing"
 
@@ -110,12 +111,19 @@ func TestWithoutVerifyTheNamesDecide(t *testing.T) {
 
 func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 	t.Parallel()
-	data := chart.Render(t, "").ConfigMap(t).Data
-	for _, name := range []string{"load.sh", "verify.sh", "verify-traffic.sh", "watch.sh", "report.sh"} {
-		// helm cuts the last line break of a manifest
-		require.Equal(t, strings.TrimSuffix(source(t, name), "\n"), strings.TrimSuffix(data[name], "\n"))
+	ships := func(data map[string]string, scripts ...string) {
+		for _, script := range scripts {
+			// helm cuts the last line break of a manifest
+			require.Equal(t, strings.TrimSuffix(source(t, script), "\n"), strings.TrimSuffix(data[path.Base(script)], "\n"), script)
+		}
 	}
-	require.Len(t, data, 6, "five scripts and the plan")
+	objects := chart.Render(t, "")
+	data := objects.ConfigMap(t).Data
+	ships(data, "load.sh", "verify.sh", "verify-traffic.sh", "watch.sh", "report.sh", "persist.sh")
+	require.Len(t, data, 7, "six scripts and the plan")
+	data = objects.Hooks.ConfigMap(t).Data
+	ships(data, "uninstall/clean-up.sh", "uninstall/wait.sh", "report.sh", "persist.sh")
+	require.Len(t, data, 4)
 }
 
 func TestAChangeOfPlanOrScriptsRollsThePods(t *testing.T) {

@@ -11,9 +11,11 @@
 #      ISTIO_OS_INIT_PROC         where proc is mounted. Default /proc.
 # Out: $ISTIO_OS_INIT_STATE/loaded   names of the plan that /proc/modules has, one a line: watch compares them.
 #      $ISTIO_OS_INIT_STATE/missing  one line for each entry that is neither loaded nor built in, with modprobe's words.
+#      The node's list of modules for the next boot, and the parameters that it needs: see persist.sh.
 # Exit: 0; 1 a module is missing and names decide; 2 the plan cannot be read.
 set -u
 . "${0%/*}/report.sh"
+. "${0%/*}/persist.sh"
 
 plan=${0%/*}/plan
 host=${ISTIO_OS_INIT_HOST:-/host}
@@ -141,6 +143,7 @@ say "loaded now:${newly:- nothing}"
 say "loaded before:${already:- nothing}"
 say "built into the kernel:${inside:- nothing known}"
 say "not found:${missing:- nothing}"
+persist
 if [ -n "$missing" ] && [ "${ISTIO_OS_INIT_NAMES_DECIDE:-false}" = true ]; then
   conclude "ModuleMissing: this node cannot load$missing. Fix: install the kernel's module package, or enable verify to let behaviour decide."
   exit 1

@@ -70,7 +70,12 @@ network namespace (tools/istio-iptables/pkg/dependencies); both where the versio
 plan: |
   # Kernel modules that a node needs for Istio{{ with include "istio-os-init.istioVersion" . }} {{ . }}{{ end }}, backend {{ include "istio-os-init.backends" . | replace "," " or " }}.
   {{- include "istio-os-init.plan" . | nindent 2 }}
-{{- range $path, $script := .Files.Glob "files/*.sh" }}
+{{- include "istio-os-init.scripts" (list . "files/*.sh") }}
+{{- end }}
+
+{{/* The scripts under a pattern, as keys of a ConfigMap, each on a line of its own. Takes the root context and the pattern. */}}
+{{- define "istio-os-init.scripts" -}}
+{{- range $path, $script := (first .).Files.Glob (last .) }}
 {{ base $path }}: |
   {{- toString $script | trimSuffix "\n" | nindent 2 }}
 {{- end }}
