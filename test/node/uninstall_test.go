@@ -122,10 +122,10 @@ func TestCleanUpThatCannotRemoveSaysSoOnceAndIsNotDone(t *testing.T) {
 type api struct {
 	sync.Mutex
 	*httptest.Server
-	ready    map[string]bool // by node: whether its clean-up pod is
-	ending   []string        // nodes where a pod of the release is still ending
-	uncited  bool            // the DaemonSet's controller has not counted yet
-	requests int
+	ready     map[string]bool // by node: whether its clean-up pod is
+	ending    []string        // nodes where a pod of the release is still ending
+	uncounted bool            // the DaemonSet's controller has not counted yet
+	requests  int
 }
 
 // newAPI starts it, and points the waiter at it.
@@ -136,10 +136,10 @@ func newAPI(t *testing.T, s *sandbox) *api {
 	hooks := s.objects.Hooks
 	cleaner := hooks.DaemonSet(t)
 	mux := http.NewServeMux()
-	mux.HandleFunc("/apis/apps/v1/namespaces/"+cleaner.Namespace+"/daemonsets/"+cleaner.Name, func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("/apis/apps/v1/namespaces/"+cleaner.Namespace+"/daemonsets/"+cleaner.Name, func(w http.ResponseWriter, r *http.Request) {
 		now := *cleaner.DeepCopy()
 		now.Generation = 1
-		if !a.uncited {
+		if !a.uncounted {
 			now.Status = appsv1.DaemonSetStatus{ObservedGeneration: 1, DesiredNumberScheduled: int32(len(a.ready))}
 			for _, ready := range a.ready {
 				if ready {
@@ -147,7 +147,7 @@ func newAPI(t *testing.T, s *sandbox) *api {
 				}
 			}
 		}
-		_ = json.NewEncoder(w).Encode(now)
+		answer(w, r, now)
 	})
 	mux.HandleFunc("/api/v1/namespaces/"+cleaner.Namespace+"/pods", func(w http.ResponseWriter, r *http.Request) {
 		selector, err := metav1.ParseToLabelSelector(r.URL.Query().Get("labelSelector"))
@@ -166,7 +166,7 @@ func newAPI(t *testing.T, s *sandbox) *api {
 				pods = append(pods, podOn(node, s.objects.DaemonSet(t).Spec.Template, false))
 			}
 		}
-		_ = json.NewEncoder(w).Encode(corev1.PodList{Items: pods})
+		answer(w, r, corev1.PodList{Items: pods})
 	})
 	a.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.Lock()
@@ -200,6 +200,15 @@ func podOn(node string, template corev1.PodTemplateSpec, ready bool) corev1.Pod 
 		pod.Status.Conditions = []corev1.PodCondition{{Type: "Ready", Status: "False", Message: "containers with unready status"}, {Type: "PodScheduled", Status: "True"}}
 	}
 	return pod
+}
+
+// answer writes an object as the API server does: for curl in indented lines, unless it asks for others.
+func answer(w http.ResponseWriter, r *http.Request, object any) {
+	encoder := json.NewEncoder(w)
+	if r.URL.Query().Get("pretty") != "false" && strings.HasPrefix(r.UserAgent(), "curl/") {
+		encoder.SetIndent("", "  ")
+	}
+	_ = encoder.Encode(object)
 }
 
 func (a *api) set(change func()) {
@@ -248,7 +257,7 @@ func TestUninstallDoesNotTakeNoNumbersForNoNodes(t *testing.T) {
 	s := newUninstall(t, "persist: {cleanUpSeconds: 3}")
 	a := newAPI(t, s)
 	a.ready = map[string]bool{"worker": true}
-	a.uncited = true
+	a.uncounted = true
 	command, log := s.startWait()
 	require.Zero(t, wait(t, command, 8*time.Second), log)
 	require.NotContains(t, log.String(), "clean: ")

@@ -27,10 +27,11 @@ file=/etc/modules-load.d/istio-os-init.conf
 trap 'exit 0' TERM INT
 
 # get PATH [NAME=VALUE]...: the API server's answer in $answer; fails, with curl's words in $words, where there is none. The
-# token goes in by standard input: arguments can be read in /proc.
+# token goes in by standard input: arguments can be read in /proc. To curl the API server talks in indented lines unless told.
 get() {
   path=$1
   shift
+  set -- pretty=false "$@"
   for parameter; do set -- "$@" --data-urlencode "$parameter" && shift; done
   answer=$(printf 'header = "Authorization: Bearer %s"\n' "$(cat "$account/token")" |
     curl --config - --cacert "$account/ca.crt" --noproxy '*' --silent --show-error --fail --max-time 5 --get "$@" "$api/$path" 2>&1) || {
