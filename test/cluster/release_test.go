@@ -41,7 +41,7 @@ func TestInstallProvesEveryNodeTheControlPlaneIncluded(t *testing.T) {
 
 	t.Run("no pod holds a token or sees more than it asks for", func(t *testing.T) {
 		for node, pod := range release.Pods() {
-			require.Len(t, pod.Spec.Volumes, 3, node) // the API server would have added a fourth, with the token
+			require.Len(t, pod.Spec.Volumes, 4, node) // the API server would have added a fifth, with the token
 		}
 	})
 

@@ -27,6 +27,8 @@ type sandbox struct {
 	dir     string
 	objects chart.Objects
 	env     []string
+	// before and after are shell commands that run as root in the containers' namespaces, around them: for mounts.
+	before, after string
 }
 
 // newSandbox renders the chart with values, a YAML document, and lays out a node whose kernel has no module at all.
@@ -34,7 +36,7 @@ func newSandbox(t *testing.T, values string) *sandbox {
 	t.Helper()
 	s := &sandbox{t: t, dir: t.TempDir(), objects: chart.Render(t, values)}
 	require.NoError(t, os.Chmod(filepath.Dir(s.dir), 0o755)) // for the containers that are not root
-	for _, dir := range []string{"host/usr/sbin", "host/proc/sys/kernel", "host/proc/net", "host/stand-in", "host/lib/modules/5.14.0-stand-in", "state", "config"} {
+	for _, dir := range []string{"host/usr/sbin", "host/proc/sys/kernel", "host/proc/net", "host/stand-in", "host/lib/modules/5.14.0-stand-in", "host/etc/modules-load.d", "state", "config"} {
 		require.NoError(t, os.MkdirAll(s.path(dir), 0o755))
 	}
 	require.NoError(t, os.Chmod(s.path("state"), 0o777)) // as the kubelet makes an emptyDir
@@ -42,7 +44,7 @@ func newSandbox(t *testing.T, values string) *sandbox {
 	s.write("host/proc/modules", "")
 	for name, content := range s.objects.ConfigMap(t).Data {
 		s.write("config/"+name, content)
-		require.NoError(t, os.Chmod(s.path("config/"+name), os.FileMode(*s.objects.Pod(t).Volumes[2].ConfigMap.DefaultMode)))
+		require.NoError(t, os.Chmod(s.path("config/"+name), 0o555)) // the volume's defaultMode
 	}
 	modprobe, err := os.ReadFile(goBuild(t, chart.Root(), "./test/node/modprobe-stand-in"))
 	require.NoError(t, err)
@@ -54,6 +56,7 @@ func newSandbox(t *testing.T, values string) *sandbox {
 		"ISTIO_OS_INIT_SYS=" + s.path("host/sys"),
 		"ISTIO_OS_INIT_STATE=" + s.path("state"),
 		"ISTIO_OS_INIT_TERMINATION_LOG=" + s.path("termination-log"),
+		"ISTIO_OS_INIT_MODULES_LOAD=" + s.path("host/etc/modules-load.d"),
 	}
 	return s
 }
@@ -103,12 +106,17 @@ func (s *sandbox) run(containers ...string) result {
 	s.write("termination-log", "")
 	// 192.0.2.1: Istio wants an address that is not loopback (tools/common/config)
 	script := []string{"set -e", "ip link set lo up", "ip address add 192.0.2.1/32 dev lo"}
+	if s.before != "" {
+		// what is mounted here is for these namespaces alone
+		script = append(script, "mount --make-rprivate /", s.before)
+	}
 	env := s.env
 	for _, name := range containers {
 		container := s.objects.Container(s.t, name)
 		env = append(env, environment(container)...)
 		script = append(script, strings.Join(quoted(append(asContainer(container), s.command(container)...)), " "))
 	}
+	script = append(script, s.after)
 	command := exec.CommandContext(s.t.Context(), "/bin/sh", "-c", strings.Join(script, "\n"))
 	command.Env = env
 	command.Dir = s.dir

@@ -13,12 +13,18 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // start starts watch, with more of an environment if need be.
 func (s *sandbox) start(env ...string) (*exec.Cmd, *bytes.Buffer) {
 	s.t.Helper()
-	container := s.objects.Container(s.t, "watch")
+	return s.startAs(s.objects.Container(s.t, "watch"), env...)
+}
+
+// startAs starts a container that does not end by itself.
+func (s *sandbox) startAs(container corev1.Container, env ...string) (*exec.Cmd, *bytes.Buffer) {
+	s.t.Helper()
 	command := exec.CommandContext(s.t.Context(), "/bin/sh", s.command(container)[1:]...)
 	command.Env = slices.Concat(s.env, environment(container), env)
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

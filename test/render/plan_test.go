@@ -2,6 +2,7 @@ package render
 
 import (
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -112,18 +113,27 @@ func TestWithoutVerifyTheNamesDecide(t *testing.T) {
 
 func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 	t.Parallel()
-	data := chart.Render(t, "").ConfigMap(t).Data
-	files, err := os.ReadDir(filepath.Join(chart.Path(), "files"))
-	require.NoError(t, err)
-	scripts := 0
-	for _, file := range files {
-		if !file.IsDir() {
-			scripts++
+	ships := func(data map[string]string, scripts ...string) {
+		for _, script := range scripts {
 			// helm cuts the last line break of a manifest
-			require.Equal(t, strings.TrimSuffix(source(t, file.Name()), "\n"), strings.TrimSuffix(data[file.Name()], "\n"))
+			require.Equal(t, strings.TrimSuffix(source(t, script), "\n"), strings.TrimSuffix(data[path.Base(script)], "\n"), script)
 		}
 	}
-	require.Len(t, data, scripts+2, "the scripts, the plan and the backends' needs")
+	objects := chart.Render(t, "")
+	files, err := os.ReadDir(filepath.Join(chart.Path(), "files"))
+	require.NoError(t, err)
+	var scripts []string
+	for _, file := range files {
+		if !file.IsDir() {
+			scripts = append(scripts, file.Name())
+		}
+	}
+	data := objects.ConfigMap(t).Data
+	ships(data, scripts...)
+	require.Len(t, data, len(scripts)+2, "the scripts, the plan and the backends' needs")
+	data = objects.Hooks.ConfigMap(t).Data
+	ships(data, "uninstall/clean-up.sh", "uninstall/wait.sh", "report.sh", "persist.sh")
+	require.Len(t, data, 4)
 }
 
 func TestAChangeOfPlanOrScriptsRollsThePods(t *testing.T) {

@@ -111,10 +111,14 @@ func TestNoGoldenIsLeftOver(t *testing.T) {
 func normalised(t *testing.T, name string) string {
 	t.Helper()
 	objects := chart.RenderFiles(t, []string{chart.Scenario(name)})
-	for i := range objects.ConfigMaps {
-		for key := range objects.ConfigMaps[i].Data {
+	configs := objects.ConfigMaps
+	if objects.Hooks != nil {
+		configs = append(configs, objects.Hooks.ConfigMaps...)
+	}
+	for _, config := range configs {
+		for key := range config.Data {
 			if strings.HasSuffix(key, ".sh") {
-				objects.ConfigMaps[i].Data[key] = "files/" + key
+				config.Data[key] = "files/" + key
 			}
 		}
 	}

@@ -47,9 +47,21 @@ func TestEveryContainerMayDoOnlyWhatItMust(t *testing.T) {
 			SeccompProfile: runtimeSecure,
 		},
 	}
+	want["wait"] = want["watch"]
+	want["clean-up"] = &corev1.SecurityContext{
+		RunAsUser: root, RunAsGroup: root, RunAsNonRoot: no,
+		Privileged: no, AllowPrivilegeEscalation: no, ReadOnlyRootFilesystem: yes,
+		Capabilities:   &corev1.Capabilities{Drop: dropAll},
+		SELinuxOptions: &corev1.SELinuxOptions{Type: "spc_t"}, // /etc is not a confined type's
+		SeccompProfile: runtimeSecure,
+	}
 	forEveryScenario(t, func(t *testing.T, objects chart.Objects) {
 		pod := objects.Pod(t)
-		for _, container := range append(pod.InitContainers, pod.Containers...) {
+		containers := append(pod.InitContainers, pod.Containers...)
+		if hooks := objects.Hooks; hooks != nil {
+			containers = append(containers, hooks.Container(t, "clean-up"), hooks.Job(t).Spec.Template.Spec.Containers[0])
+		}
+		for _, container := range containers {
 			require.Equal(t, want[container.Name], container.SecurityContext, container.Name)
 		}
 		if !repairsBySandbox(t, objects) {
@@ -64,10 +76,11 @@ func TestOnlyLoadSeesTheHost(t *testing.T) {
 		recursive = new(corev1.RecursiveReadOnlyIfPossible)
 		host      = corev1.VolumeMount{Name: "host", MountPath: "/host", ReadOnly: true, RecursiveReadOnly: recursive}
 		state     = corev1.VolumeMount{Name: "state", MountPath: "/run/istio-os-init"}
+		persist   = corev1.VolumeMount{Name: "modules-load", MountPath: "/etc/modules-load.d"}
 		config    = corev1.VolumeMount{Name: "config", MountPath: "/opt/istio-os-init", ReadOnly: true}
 	)
 	want := map[string][]corev1.VolumeMount{
-		"load":           {host, state, config},
+		"load":           {host, persist, state, config},
 		"verify":         {state, config},
 		"verify-traffic": {state, config},
 		"watch":          {state, config},
@@ -79,11 +92,14 @@ func TestOnlyLoadSeesTheHost(t *testing.T) {
 			require.Empty(t, container.VolumeDevices, container.Name)
 			require.Empty(t, container.EnvFrom, container.Name)
 		}
-		require.Len(t, pod.Volumes, 3)
+		require.Len(t, pod.Volumes, 4)
 		require.Equal(t, "/", pod.Volumes[0].HostPath.Path)
 		require.Equal(t, corev1.HostPathDirectory, *pod.Volumes[0].HostPath.Type)
-		require.Equal(t, corev1.StorageMediumMemory, pod.Volumes[1].EmptyDir.Medium)
-		require.Equal(t, objects.ConfigMap(t).Name, pod.Volumes[2].ConfigMap.Name)
+		require.Equal(t, "/etc/modules-load.d", pod.Volumes[1].HostPath.Path)
+		// Directory would keep the pod from starting where it is missing
+		require.Equal(t, corev1.HostPathDirectoryOrCreate, *pod.Volumes[1].HostPath.Type)
+		require.Equal(t, corev1.StorageMediumMemory, pod.Volumes[2].EmptyDir.Medium)
+		require.Equal(t, objects.ConfigMap(t).Name, pod.Volumes[3].ConfigMap.Name)
 	})
 }
 

@@ -18,11 +18,13 @@
 #        missing NAME on-disk|not-on-disk|unknown MODPROBE'S WORDS   of a|b the first on disk, or a
 #        rule ...                                                    see find_rules, for modules of the plan
 #        backend BACKEND present|loadable|unknown|lacks NAME...
+#      The node's list of modules for the next boot, and the parameters that it needs: see persist.sh.
 # Exit: 0; 1 a module is missing and names decide, or modules go again and again (report.sh); 2 the plan cannot be read.
 set -u
 . "${0%/*}/report.sh"
 . "${0%/*}/facts.sh"
 . "${0%/*}/reasons.sh"
+. "${0%/*}/persist.sh"
 end_at_once "$@"
 begin_round
 
@@ -192,6 +194,7 @@ say "loaded now:${newly:- nothing}"
 say "loaded before:${already:- nothing}"
 say "built into the kernel:${inside:- nothing known}"
 say "not found:${missing:- nothing}"
+persist
 if [ -n "$missing" ] && [ "${ISTIO_OS_INIT_NAMES_DECIDE:-false}" = true ]; then
   explain "$state/facts" '' ''
   conclude "$(first_reason)"

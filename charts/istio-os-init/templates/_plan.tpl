@@ -88,7 +88,12 @@ plan: |
   {{- include "istio-os-init.plan" . | nindent 2 }}
 backends: |
   {{- include "istio-os-init.needs" . | nindent 2 }}
-{{- range $path, $script := .Files.Glob "files/*" }}
+{{- include "istio-os-init.scripts" (list . "files/*") }}
+{{- end }}
+
+{{/* The scripts under a pattern, as keys of a ConfigMap, each on a line of its own. Takes the root context and the pattern. */}}
+{{- define "istio-os-init.scripts" -}}
+{{- range $path, $script := (first .).Files.Glob (last .) }}
 {{ base $path }}: |
   {{- toString $script | trimSuffix "\n" | nindent 2 }}
 {{- end }}

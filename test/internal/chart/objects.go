@@ -7,7 +7,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -17,6 +19,11 @@ type Objects struct {
 	DaemonSets      []appsv1.DaemonSet
 	ConfigMaps      []corev1.ConfigMap
 	ServiceAccounts []corev1.ServiceAccount
+	Roles           []rbacv1.Role
+	RoleBindings    []rbacv1.RoleBinding
+	Jobs            []batchv1.Job
+	// Hooks are the objects that Helm makes at an event of the release and that are no part of it; nil where there are none.
+	Hooks *Objects
 }
 
 // Decode decodes a manifest. A kind that Objects does not have fails the test: nothing may be rendered unseen.
@@ -27,17 +34,30 @@ func Decode(t *testing.T, manifest string) Objects {
 		if strings.TrimSpace(document) == "" {
 			continue
 		}
-		var kind metav1.TypeMeta
-		require.NoError(t, yaml.Unmarshal([]byte(document), &kind))
-		switch kind.APIVersion + "/" + kind.Kind {
+		var head metav1.PartialObjectMetadata
+		require.NoError(t, yaml.Unmarshal([]byte(document), &head))
+		into := &objects
+		if _, hook := head.Annotations["helm.sh/hook"]; hook {
+			if objects.Hooks == nil {
+				objects.Hooks = &Objects{}
+			}
+			into = objects.Hooks
+		}
+		switch head.APIVersion + "/" + head.Kind {
 		case "apps/v1/DaemonSet":
-			objects.DaemonSets = append(objects.DaemonSets, decode[appsv1.DaemonSet](t, document))
+			into.DaemonSets = append(into.DaemonSets, decode[appsv1.DaemonSet](t, document))
 		case "v1/ConfigMap":
-			objects.ConfigMaps = append(objects.ConfigMaps, decode[corev1.ConfigMap](t, document))
+			into.ConfigMaps = append(into.ConfigMaps, decode[corev1.ConfigMap](t, document))
 		case "v1/ServiceAccount":
-			objects.ServiceAccounts = append(objects.ServiceAccounts, decode[corev1.ServiceAccount](t, document))
+			into.ServiceAccounts = append(into.ServiceAccounts, decode[corev1.ServiceAccount](t, document))
+		case "rbac.authorization.k8s.io/v1/Role":
+			into.Roles = append(into.Roles, decode[rbacv1.Role](t, document))
+		case "rbac.authorization.k8s.io/v1/RoleBinding":
+			into.RoleBindings = append(into.RoleBindings, decode[rbacv1.RoleBinding](t, document))
+		case "batch/v1/Job":
+			into.Jobs = append(into.Jobs, decode[batchv1.Job](t, document))
 		default:
-			require.Failf(t, "unexpected object", "%s/%s in:\n%s", kind.APIVersion, kind.Kind, document)
+			require.Failf(t, "unexpected object", "%s/%s in:\n%s", head.APIVersion, head.Kind, document)
 		}
 	}
 	return objects
@@ -55,6 +75,13 @@ func (o Objects) ConfigMap(t *testing.T) corev1.ConfigMap {
 	t.Helper()
 	require.Len(t, o.ConfigMaps, 1)
 	return o.ConfigMaps[0]
+}
+
+// Job returns the only Job.
+func (o Objects) Job(t *testing.T) batchv1.Job {
+	t.Helper()
+	require.Len(t, o.Jobs, 1)
+	return o.Jobs[0]
 }
 
 // Pod returns the spec of the DaemonSet's pods.

@@ -138,6 +138,14 @@ func (r *Release) Uninstall() {
 	require.NoError(r.t, helm.DeleteContextE(r.t, r.t.Context(), r.options(), chart.Release, true))
 }
 
+// UninstallSays removes the release and returns what helm prints.
+func (r *Release) UninstallSays() string {
+	r.t.Helper()
+	output, err := helm.RunHelmCommandAndGetOutputContextE(r.t, r.t.Context(), r.options(), "uninstall", chart.Release)
+	require.NoError(r.t, err, output)
+	return output
+}
+
 // Revision returns the number and the status of the release's newest revision, e.g. "3 deployed".
 func (r *Release) Revision() string {
 	r.t.Helper()

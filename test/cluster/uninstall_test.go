@@ -1,0 +1,65 @@
+package cluster
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/lab"
+)
+
+const persisted = "/etc/modules-load.d/istio-os-init.conf"
+
+// plant writes the file that load writes where a module can be loaded; most of the lab's nodes share a kernel that has none.
+func plant(t *testing.T, release *lab.Release, nodes ...string) {
+	t.Helper()
+	for _, node := range nodes {
+		lab.RunOn(t, node, "printf '# owner: "+release.Namespace+"/istio-os-init\\n' >"+persisted)
+	}
+}
+
+func TestUninstallReturnsWhenTheFileIsGoneFromEveryNode(t *testing.T) {
+	t.Parallel()
+	release := lab.NewRelease(t)
+	require.NoError(t, release.Upgrade(""))
+	release.WaitReady()
+	plant(t, release, lab.Nodes(t)...)
+
+	start := time.Now()
+	output := release.UninstallSays()
+	t.Logf("uninstall: %v", time.Since(start).Round(time.Millisecond))
+	for _, node := range lab.Nodes(t) {
+		require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+persisted+" || echo gone"), node)
+	}
+	require.Contains(t, output, "clean: ")
+	release.WaitFor("uninstall leaves something", func() bool { return len(release.Left()) == 0 })
+}
+
+// Not parallel: for a while one of the cluster's nodes is down.
+func TestUninstallWithANodeDownNamesItWithinAMinute(t *testing.T) {
+	release := lab.NewRelease(t)
+	require.NoError(t, release.Upgrade(""))
+	release.WaitReady()
+	nodes := lab.Nodes(t)
+	plant(t, release, nodes...)
+	down := lab.StopWorker(t)
+
+	start := time.Now()
+	output := release.UninstallSays()
+	took := time.Since(start)
+	t.Logf("uninstall: %v:\n%s", took.Round(time.Millisecond), output)
+	require.Less(t, took, time.Minute)
+	require.Regexp(t, `warning: .* nodes are clean; not clean, or not heard of: `+down.Name+`\n`, output)
+	for _, node := range nodes {
+		if node != down.Name {
+			require.NotContains(t, strings.ReplaceAll(output, down.Name, ""), node, "a node that is clean is not named")
+			require.Equal(t, "gone", lab.RunOn(t, node, "[ -e "+persisted+" ] || echo gone"), node)
+		}
+	}
+
+	down.Start()
+	require.Empty(t, lab.RunOn(t, down.Name, "rm -f "+persisted), "what the message says to do")
+	release.WaitFor("uninstall leaves something", func() bool { return len(release.Left()) == 0 })
+}
