@@ -35,7 +35,7 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 			{name: "IPv6", mesh: "{dns: false, ipv6: true}", env: "ISTIO_DUAL_STACK"},
 		} {
 			t.Run(backend+" "+mode.name, func(t *testing.T) {
-				values := fmt.Sprintf("{backend: %s, mesh: %s, nodeSelector: {kubernetes.io/hostname: %s}}", backend, mode.mesh, vm.Name)
+				values := fmt.Sprintf("{backend: %s, mesh: %s, persist: {enabled: false}, nodeSelector: {kubernetes.io/hostname: %s}}", backend, mode.mesh, vm.Name)
 				objects := chart.Render(t, values)
 				env := []string{"FORCE_IPTABLES_BINARY", backend}
 				if mode.env != "" {
