@@ -50,11 +50,11 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 		},
 		{
 			name: "no modprobe", faults: []string{"no-modprobe"},
-			want: "ModprobeMissing: nf_tables, nft_compat, nft_chain_nat, xt_REDIREC.... Fix: install kmod on the host, or load them at boot",
+			want: "ModprobeMissing: nf_tables, nft_compat, nft_chain_nat, xt_REDIRE.... Fix: install kmod on the host, or load them at boot",
 		},
 		{
 			name: "RHEL 10 without the modules of iptables-legacy and a mesh that uses them", faults: []string{"el10"}, values: "backend: legacy",
-			want: "BackendUnavailable: no legacy, but nft, native-nft. Fix: Istio 1.26 or newer, which takes nft by itself; backend nft here. Also..",
+			want: "BackendUnavailable: no legacy, but nft, native-nft. Fix: use Istio 1.26 or newer, and backend nft here. Also: ModuleNotOnDisk",
 		},
 		{
 			name: "the same and a mesh that leaves the choice to Istio", faults: []string{"el10"},
@@ -69,7 +69,7 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 		},
 		{
 			name: "`kernel.modules_disabled=1`", faults: []string{"modules-disabled"},
-			want: "ModulesDisabled: nf_tables, nft_compat, nft_c... Fix: load them at boot before that switch is set, or take it out of sysctl.d; reboot",
+			want: "ModulesDisabled: nf_tables, nft_compat, nft_.... Fix: take it out of sysctl.d, or load them before it is set; reboot",
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -79,7 +79,7 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
 				"proc/sys/kernel/modules_disabled":        "1\n",
 			},
-			want: "ModulesDisabled: xt_owner. Fix: load them at boot before that switch is set, or take it out of sysctl.d; reboot",
+			want: "ModulesDisabled: xt_owner. Fix: take it out of sysctl.d, or load them before it is set; reboot",
 		},
 		{
 			name:   "no modprobe",

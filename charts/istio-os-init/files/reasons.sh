@@ -46,7 +46,7 @@ package() {
 # How a mesh comes to use a backend.
 setting() {
   case $1 in
-    nft) echo "Istio 1.26 or newer, which takes nft by itself; backend nft here" ;;
+    nft) echo "use Istio 1.26 or newer, and backend nft here" ;;
     native-nft) echo "set global.nativeNftables (Istio 1.27 on)" ;;
     legacy) echo "FORCE_IPTABLES_BINARY=legacy in the mesh's proxyMetadata (Istio 1.28 on), backend legacy here" ;;
   esac
@@ -162,7 +162,7 @@ EOF
     if [ -n "$not_asked" ] && [ "$modules_disabled" = 1 ]; then
       listed $not_asked
       reason ModulesDisabled "$list" "kernel.modules_disabled is 1: until the next reboot the kernel loads no module, and it has not loaded $list." \
-        "load them at boot before that switch is set, or take it out of sysctl.d; reboot"
+        "take it out of sysctl.d, or load them before it is set; reboot"
     fi
     if [ -n "$all" ] && { [ "$modprobe" = none ] || [ "$modprobe" = cannot-run ]; }; then
       listed $all

@@ -1,0 +1,79 @@
+package kernel
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/lab"
+)
+
+const persisted = "/etc/modules-load.d/istio-os-init.conf"
+
+// The order that hurts: after a boot with autoload denied from early on, the mesh's pod is there before ours.
+func TestAfterARebootAMeshPodStartsBeforeOurs(t *testing.T) {
+	vm := lab.TheVM(t)
+	vm.Fault("autoload-denied")
+	vm.Unload()
+	release := lab.NewRelease(t)
+	require.NoError(t, release.Upgrade(onlyOn(vm)))
+	release.WaitReadyOn(1)
+	container := release.DaemonSet().Spec.Template.Spec.InitContainers[1]
+	require.Contains(t, vm.Run("cat "+persisted), "\nxt_owner\n")
+
+	// the DaemonSet goes on, but for no node: what helm would remove stays, and our pod does not come back
+	nowhere := []byte(`{"spec":{"template":{"spec":{"nodeSelector":{"kubernetes.io/hostname":"nowhere"}}}}}`)
+	_, err := lab.Client(t).AppsV1().DaemonSets(release.Namespace).Patch(t.Context(), release.DaemonSet().Name, types.StrategicMergePatchType, nowhere, metav1.PatchOptions{})
+	require.NoError(t, err)
+	release.WaitFor("our pod does not go", func() bool { return len(release.Pods()) == 0 })
+
+	vm.Reboot()
+	require.True(t, vm.Modules()["xt_owner"], "the host has not loaded what the file names")
+	phase, log := release.RunPod(lab.IstioInit(t, vm.Name, container.Args))
+	require.Equal(t, corev1.PodSucceeded, phase, log)
+	require.Empty(t, release.Pods(), "our pod was there first")
+
+	release.Uninstall()
+	require.Equal(t, "gone", lab.RunOn(t, vm.Name, "[ -e "+persisted+" ] || echo gone"))
+	require.True(t, vm.Modules()["xt_owner"], "modules are never unloaded")
+}
+
+func TestANodeWhoseEtcCannotBeWrittenIsReadyAndLoadSaysSo(t *testing.T) {
+	vm := lab.TheVM(t)
+	vm.Fault("autoload-denied")
+	vm.Unload()
+	vm.Fault("readonly-etc")
+	release := lab.NewRelease(t)
+	require.NoError(t, release.Upgrade(onlyOn(vm)))
+	release.WaitReadyOn(1)
+	require.Contains(t, release.Log(release.Pods()[vm.Name].Name, "load"), "warning: "+persisted+" is not written, so after a reboot the modules come only with this pod")
+	require.Contains(t, release.Log(release.Pods()[vm.Name].Name, "load"), "Read-only file system")
+}
+
+// firewalld below 1.0 does so by default, above with CleanupModulesOnExit.
+func TestFirewalldThatUnloadsModulesIsNoticedAndRepaired(t *testing.T) {
+	vm := lab.TheVM(t)
+	vm.Fault("autoload-denied")
+	vm.Unload()
+	vm.Run("sed -i 's/^CleanupModulesOnExit=.*/CleanupModulesOnExit=yes/' /etc/firewalld/firewalld.conf")
+	t.Cleanup(func() {
+		lab.RunOn(t, vm.Name, "sed -i 's/^CleanupModulesOnExit=.*/CleanupModulesOnExit=no/' /etc/firewalld/firewalld.conf")
+	})
+	vm.Fault("firewalld")
+	release := lab.NewRelease(t)
+	require.NoError(t, release.Upgrade(onlyOn(vm)+"\nwatch: {interval: 2}\nmodules: {extra: [xt_statistic]}")) // which no rule holds
+	release.WaitReadyOn(1)
+	require.Contains(t, release.Exec(vm.Name, "report"), "warning: firewalld is active")
+	require.True(t, vm.Modules()["xt_statistic"])
+
+	vm.Run("systemctl restart firewalld")
+	release.WaitFor("watch has not noticed", func() bool {
+		pod, found := release.Pods()[vm.Name]
+		return found && isReady(pod) && pod.Status.ContainerStatuses[0].RestartCount > 0
+	})
+	require.True(t, vm.Modules()["xt_statistic"])
+	require.Regexp(t, `^modules had gone 1 times in this pod's life, last at \S+: .*xt_statistic`, release.Log(release.Pods()[vm.Name].Name, "watch"))
+}
