@@ -14,7 +14,7 @@ pods() {
 }
 
 # verdicts: one line for each Linux node, separated by tabs:
-# name, OS image, kernel, backend, verdict, seconds from the pod's creation to Ready, the whole conclusion.
+# name, OS image, kernel, backend, verdict, seconds from the pod's creation to Ready, and why it is not Ready or what made it so.
 verdicts() {
   { kubectl get nodes --selector kubernetes.io/os=linux -o json && pods; } | jq -rs '
     # The chart concludes "<CamelCaseReason>: ..."; what it did not say itself gets the reason of Kubernetes in front.
@@ -43,7 +43,11 @@ verdicts() {
     | ($pod.status.conditions // [] | map(select(.type == "Ready" and .status == "True")) | first) as $ready
     | ($pod.status.initContainerStatuses // [] | map(select(.name == "verify" and .state.terminated.exitCode == 0))
         | first.state.terminated.message // "-" | split(" ") | first) as $backend
-    | (if $pod == null or $ready then "" else ($pod | why) end) as $why
+    | ($pod.status.initContainerStatuses // [] | map(select(.name == "load")) | first.state.terminated.message // ""
+        | capture("^loaded: (?<names>[^;]*);").names // "nothing") as $loaded
+    | (if $pod == null then "" elif $ready | not then ($pod | why)
+        elif $loaded == "nothing" then ""
+        else "load has loaded \($loaded), which istio-init needs and a container may not load where SELinux denies it" end) as $why
     | [ $node, .status.nodeInfo.osImage, .status.nodeInfo.kernelVersion, $backend,
         (if $pod == null then "no pod" elif $ready then "Ready" else "NotReady: " + ($why | split(":") | first) end),
         (if $ready then "\(($ready.lastTransitionTime | fromdate) - ($pod.metadata.creationTimestamp | fromdate)) s" else "-" end),

@@ -41,7 +41,7 @@ for i in 1 2 3 4 5 6 7 8 9 10; do rmmod xt_owner && exit; sleep 0.2; done; exit 
 			require.Equal(t, before.UID, after.UID, "somebody made a new pod")
 			require.True(t, vm.On(t).Modules()["xt_owner"])
 			require.True(t, provenAt(after).After(proven), "verify has not run again")
-			require.Regexp(t, `^nft works: `, lab.Conclusions(after)["verify"])
+			require.Regexp(t, `^nft works;`, lab.Conclusions(after)["verify"])
 			require.Contains(t, lab.Conclusions(after)["verify-traffic"], "redirected: ")
 			log := release.Log(after.Name, "watch")
 			require.Regexp(t, `^modules had gone 1 times in this pod's life, last at \S+: .*xt_owner`, log)
@@ -64,7 +64,7 @@ func TestAMendedNodeBecomesReadyInTheSamePod(t *testing.T) {
 	t.Run("while modprobe is missing the pod says why", func(t *testing.T) {
 		vm.On(t).Fault("no-modprobe")
 		require.NoError(t, release.Upgrade(onlyOn(vm)))
-		require.Regexp(t, `^RulesRejected: .*by itself`, waitForVerify(release, vm.Name))
+		require.Regexp(t, `^ModprobeMissing: `, waitForVerify(release, vm.Name))
 		uid = release.Pods()[vm.Name].UID
 	})
 	mended := time.Now()

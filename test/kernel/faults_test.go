@@ -34,7 +34,7 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 	}{
 		{
 			name: "a module is not on disk", faults: []string{"modules-gone=xt_owner"},
-			want: "ModuleNotOnDisk: xt_owner. Fix: apt-get install --reinstall linux-image-<kernel>. Also: BackendUnavailable",
+			want: "ModuleNotOnDisk: xt_owner. Fix: apt-get install --reinstall linux-image-<kernel>. And 1 more",
 		},
 		{
 			name: "`install xt_owner /bin/false` in modprobe.d", faults: []string{"install-false=xt_owner"},

@@ -1,0 +1,181 @@
+package node
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Killed with all that it has started, as a container is, at each step of any of them: whenever one starts a program, writes,
+// renames or removes a file, or waits. What is left must not keep the next run from ending as an undisturbed one does.
+func TestLoadThatWasKilledAtAnyStepEndsTheNextTimeAsIfItHadNot(t *testing.T) {
+	t.Parallel()
+	needNamespaces(t)
+	need(t, "strace")
+	if testing.Short() {
+		t.Skip("NOT PROVEN: that load may be killed at any step, which takes a minute. Run make test.")
+	}
+	s := newSandbox(t, smallPlan).loadable("nf_tables", "nft_counter")
+	s.hit(fault{loadable: []string{"nf_tables", "nft_counter"}})
+	leaves := func() string {
+		var left strings.Builder
+		for _, dir := range []string{"state", "host/etc/modules-load.d"} {
+			entries, err := os.ReadDir(s.path(dir))
+			require.NoError(t, err)
+			for _, entry := range entries {
+				content := strings.ReplaceAll(s.read(dir+"/"+entry.Name()), "loaded-now", "loaded-before")
+				if entry.Name() == "facts" { // which begin with what was loaded now
+					lines := strings.Split(content, "\n")
+					slices.Sort(lines)
+					content = strings.Join(lines, "\n")
+				}
+				left.WriteString(dir + "/" + entry.Name() + ":\n" + content)
+			}
+		}
+		return left.String()
+	}
+	anew := func() {
+		for _, dir := range []string{"state", "host/etc/modules-load.d"} {
+			require.NoError(t, os.RemoveAll(s.path(dir)))
+			require.NoError(t, os.Mkdir(s.path(dir), 0o777))
+		}
+		s.write("host/proc/modules", "")
+	}
+	require.Zero(t, s.run("load").exit)
+	want := leaves()
+	require.Contains(t, want, "modules-load.d/istio-os-init.conf:\n")
+	anew()
+
+	died := 0
+	for ; s.killedAtStep(died + 1); died++ {
+		if conf, err := os.ReadFile(s.path("host/etc/modules-load.d/istio-os-init.conf")); err == nil {
+			require.Contains(t, want, "modules-load.d/istio-os-init.conf:\n"+string(conf), "killed at step %d: half a file", died+1)
+			require.Contains(t, string(conf), "nft_counter", "killed at step %d: half a file", died+1)
+		}
+		got := s.run("load")
+		require.Zero(t, got.exit, "killed at step %d: %s", died+1, got.log)
+		require.Equal(t, want, leaves(), "killed at step %d", died+1)
+		anew()
+	}
+	t.Logf("killed at each of %d steps", died)
+	require.Greater(t, died, 60, "load has more steps than that")
+}
+
+// killedAtStep runs load and kills it at a step of itself or of what it has started, counted together; false: it had ended before.
+func (s *sandbox) killedAtStep(step int) bool {
+	s.t.Helper()
+	const calls = "execve,write,unlink,unlinkat,rename,renameat,renameat2,fsync,wait4"
+	reading, writing, err := os.Pipe()
+	require.NoError(s.t, err)
+	defer reading.Close()
+	container := s.objects.Container(s.t, "load")
+	// the delay leaves time to kill before the next step
+	arguments := append([]string{"-f", "-qq", "-o", "/dev/fd/3", "-e", "trace=" + calls, "-e", "inject=" + calls + ":delay_exit=3000", "/bin/sh"}, s.command(container)[1:]...)
+	command := exec.CommandContext(s.t.Context(), "strace", arguments...)
+	command.Env = append(append([]string{}, s.env...), environment(container)...)
+	command.ExtraFiles = []*os.File{writing}
+	command.SysProcAttr = namespaces()
+	command.SysProcAttr.Cloneflags |= syscall.CLONE_NEWPID // what load has started goes with it
+	require.NoError(s.t, command.Start())
+	require.NoError(s.t, writing.Close())
+	lines := bufio.NewScanner(reading)
+	for range step {
+		if !lines.Scan() {
+			require.NoError(s.t, command.Wait())
+			return false
+		}
+	}
+	_ = command.Process.Kill()
+	_ = command.Wait()
+	return true
+}
+
+// host is what somebody else has written on a node.
+type host struct{ osRelease, modules, builtin, dep, modprobeD, cmdline, refused string }
+
+// explains runs load on a host, where the names decide, and report: whatever is in those files, load ends well or with a reason.
+func (h host) explains(t *testing.T, s *sandbox) {
+	t.Helper()
+	for name, content := range map[string]string{
+		"etc/os-release": h.osRelease, "proc/modules": h.modules, "proc/cmdline": h.cmdline,
+		"lib/modules/5.14.0-stand-in/modules.builtin": h.builtin, "lib/modules/5.14.0-stand-in/modules.dep": h.dep,
+		"etc/modprobe.d/x.conf": h.modprobeD, "stand-in/refused": h.refused,
+	} {
+		require.NoError(t, os.MkdirAll(filepath.Dir(s.path("host/"+name)), 0o755))
+		require.NoError(t, os.WriteFile(s.path("host/"+name), []byte(content), 0o644))
+	}
+	container := s.objects.Container(t, "load")
+	command := exec.CommandContext(context.WithoutCancel(t.Context()), "/bin/sh", s.command(container)[1:]...)
+	command.Env = append(append([]string{}, s.env...), environment(container)...)
+	output, _ := command.CombinedOutput()
+	require.NotRegexp(t, `(?m)^\S+\.sh: \d+: `, string(output), "the shell complains: %q", h)
+	conclusion := s.read("termination-log")
+	switch command.ProcessState.ExitCode() {
+	case 0:
+		require.Regexp(t, `(?s)^loaded: .*not found: nothing\n$`, conclusion, "%q", h)
+	case 1:
+		require.Regexp(t, reasonAndFix, conclusion, "%q", h)
+		require.LessOrEqual(t, len(strings.TrimSpace(conclusion)), 120, "%q", h)
+	default:
+		require.Failf(t, "load crashed", "exit code %d: %s\n%q", command.ProcessState.ExitCode(), output, h)
+	}
+	require.True(t, json.Valid([]byte(s.report("--json"))), "%s\n%q", s.report("--json"), h)
+}
+
+var reasonAndFix = regexp.MustCompile(`^[A-Z][A-Za-z]+: \S.*\. Fix: \S.*\n$`)
+
+func hostileSandbox(t *testing.T) *sandbox {
+	s := newSandbox(t, smallPlan+"verify: {enabled: false}")
+	s.write("termination-log", "")
+	if os.Geteuid() != 0 {
+		t.Log("without root chroot is refused, so modprobe's words are not among what varies")
+	}
+	return s
+}
+
+// go test ./test/node -fuzz FuzzLoadExplainsAnyHost goes on for as long as one likes.
+func FuzzLoadExplainsAnyHost(f *testing.F) {
+	f.Add(rocky9, "nf_tables 1 0 - Live 0x0\n", "kernel/nf_tables.ko\n", "kernel/xt_owner.ko.xz:\n", "install xt_owner /bin/false\n", "module_blacklist=xt_owner", "xt_owner Key was rejected by service\n")
+	f.Add("", "", "", "", "", "", "")
+	f.Fuzz(func(t *testing.T, osRelease, modules, builtin, dep, modprobeD, cmdline, refused string) {
+		host{osRelease, modules, builtin, dep, modprobeD, cmdline, refused}.explains(t, hostileSandbox(t))
+	})
+}
+
+func TestLoadExplainsTwoHundredRandomHosts(t *testing.T) {
+	t.Parallel()
+	s := hostileSandbox(t)
+	count := 200
+	if testing.Short() {
+		count = 20
+	}
+	seed := uint64(20261122)
+	random := rand.New(rand.NewPCG(seed, seed))
+	pieces := []string{
+		"ID", "=", "\"", "'", "rocky", "debian", "ID_LIKE=", "PRETTY_NAME=", "\n", "\n", "\n", " ", " ", "\t", "\\", "$(touch x)", "`id`", "*", "%s", "%", "\x00", "\xff", "é",
+		"nf_tables", "nf-tables", "xt_owner", "xt-owner", "nft_counter", "kernel/net/", ".ko", ".ko.xz", ":", "/", "-", "_", "install", "blacklist", "#", "/bin/false",
+		"module_blacklist=", "modprobe.blacklist=", ",", "Operation not permitted", "Key was rejected by service", "not found", "0x0", " 1 0 - Live 0x0\n", "(", ")", "[", "]", "!", "~", "&", ";", "|", ">", strings.Repeat("x", 3000),
+	}
+	any := func() string {
+		var text strings.Builder
+		for range random.IntN(25) {
+			text.WriteString(pieces[random.IntN(len(pieces))])
+		}
+		return text.String()
+	}
+	for range count {
+		host{any(), any(), any(), any(), any(), any(), any()}.explains(t, s)
+	}
+	require.NoFileExists(t, filepath.Join(s.dir, "x"), "something was executed")
+}
