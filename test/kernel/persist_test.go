@@ -53,10 +53,9 @@ func TestANodeWhoseEtcCannotBeWrittenIsReadyAndLoadSaysSo(t *testing.T) {
 	require.Contains(t, release.Log(release.Pods()[vm.Name].Name, "load"), "Read-only file system")
 }
 
-// firewalld below 1.0 does so by default, above with CleanupModulesOnExit.
+// firewalld below 1.0 does so by default, above with CleanupModulesOnExit. Autoload is allowed: firewalld itself needs it.
 func TestFirewalldThatUnloadsModulesIsNoticedAndRepaired(t *testing.T) {
 	vm := lab.TheVM(t)
-	vm.Fault("autoload-denied")
 	vm.Unload()
 	vm.Run("sed -i 's/^CleanupModulesOnExit=.*/CleanupModulesOnExit=yes/' /etc/firewalld/firewalld.conf")
 	t.Cleanup(func() {
@@ -70,6 +69,7 @@ func TestFirewalldThatUnloadsModulesIsNoticedAndRepaired(t *testing.T) {
 	require.True(t, vm.Modules()["xt_statistic"])
 
 	vm.Run("systemctl restart firewalld")
+	vm.Run("sed -i 's/^CleanupModulesOnExit=.*/CleanupModulesOnExit=no/' /etc/firewalld/firewalld.conf")
 	release.WaitFor("watch has not noticed", func() bool {
 		pod, found := release.Pods()[vm.Name]
 		return found && isReady(pod) && pod.Status.ContainerStatuses[0].RestartCount > 0
