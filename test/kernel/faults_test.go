@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -13,7 +14,10 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
-// What a user sees of each fault, from a host that really has it. The rows become docs/faults.md: make golden-faults.
+// A reason in the report, and its fix.
+var reasonAndFix = regexp.MustCompile(`(?m)^  ([A-Z]\w+): .+\n    Fix: (.+)$`)
+
+// What a user sees of each fault, from a host that really has it. The rows are docs/faults.md.
 func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 	vm := lab.TheVM(t)
 	vm.Fault("autoload-denied")
@@ -23,14 +27,15 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 		"Written and checked by `make test` on a node whose host really has the fault. The first line is what `kubectl describe pod`\n" +
 		"shows as the message of container `verify`; the whole report is in its log. `<kernel>` stands for the node's `uname -r`; the\n" +
 		"host is a Debian, elsewhere the fix names that system's package.\n\n" +
-		"| fault of the host | what you see | fix |\n|---|---|---|\n"
+		"| fault of the host | first line | all reasons, each with its fix |\n|---|---|---|\n"
 	for _, row := range []struct {
 		name   string
 		faults []string
 		values string
 		breaks func(t *testing.T, copied string)
-		want   string // the conclusion of verify; empty: the node is Ready
-		report string // a part of the report, where the node is Ready
+		want   string   // the conclusion of verify; empty: the node is Ready
+		also   []string // reasons besides the one in the conclusion
+		report string   // a part of the report, where the node is Ready
 	}{
 		{
 			name: "a module is not on disk", faults: []string{"modules-gone=xt_owner"},
@@ -43,6 +48,7 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 		{
 			name: "two faults at once", faults: []string{"modules-gone=xt_CT", "install-false=xt_owner"},
 			want: "ModuleNotOnDisk: xt_CT. Fix: apt-get install --reinstall linux-image-<kernel>. And 2 more",
+			also: []string{"ModuleOverridden: remove line 1 of /etc/modprobe.d/lab-install-false.conf", "BackendUnavailable: "},
 		},
 		{
 			name: "`blacklist xt_owner` in modprobe.d", faults: []string{"blocklisted=xt_owner"},
@@ -85,21 +91,29 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 			}
 			release := lab.NewRelease(t)
 			require.NoError(t, release.UpgradeTo(copied, row.values+"\npersist: {enabled: false}\n"+onlyOn(vm)))
-			sees, fix := "", ""
+			sees, fixes := "", "none needed"
 			if row.want == "" {
 				release.WaitReadyOn(1)
 				report := release.Exec(vm.Name, "report")
 				require.Contains(t, report, "can run the mesh")
 				require.Contains(t, report, row.report)
-				sees, fix = "Ready; `report` says: "+strings.ReplaceAll(row.report, kernel, "<kernel>"), "none needed"
+				sees = "Ready; `report` says: " + strings.ReplaceAll(row.report, kernel, "<kernel>")
 			} else {
 				conclusion := waitForVerify(release, vm.Name)
 				require.LessOrEqual(t, len(conclusion), 120, conclusion)
 				conclusion = strings.ReplaceAll(conclusion, kernel, "<kernel>")
 				require.Equal(t, row.want, conclusion)
-				sees, fix, _ = strings.Cut(conclusion, ". Fix: ")
+				sees, fixes = "`"+conclusion+"`", ""
+				log := release.Log(release.Pods()[vm.Name].Name, "verify")
+				for _, reason := range reasonAndFix.FindAllStringSubmatch(log, -1) {
+					fixes += fmt.Sprintf("%s: %s<br>", reason[1], strings.ReplaceAll(reason[2], kernel, "<kernel>"))
+				}
+				require.NotEmpty(t, fixes, log)
+				for _, also := range row.also {
+					require.Contains(t, fixes, also)
+				}
 			}
-			document += fmt.Sprintf("| %s | %s | %s |\n", row.name, sees, fix)
+			document += fmt.Sprintf("| %s | %s | %s |\n", row.name, sees, strings.TrimSuffix(fixes, "<br>"))
 		})
 	}
 	if t.Failed() {
