@@ -58,10 +58,8 @@ func TestFirewalldThatUnloadsModulesIsNoticedAndRepaired(t *testing.T) {
 	vm := lab.TheVM(t)
 	vm.Unload()
 	vm.Run("sed -i 's/^CleanupModulesOnExit=.*/CleanupModulesOnExit=yes/' /etc/firewalld/firewalld.conf")
-	t.Cleanup(func() {
-		lab.RunOn(t, vm.Name, "sed -i 's/^CleanupModulesOnExit=.*/CleanupModulesOnExit=no/' /etc/firewalld/firewalld.conf")
-	})
 	vm.Fault("firewalld")
+	require.Equal(t, "active", lab.RunOn(t, vm.Name, "systemctl is-active firewalld"))
 	release := lab.NewRelease(t)
 	require.NoError(t, release.Upgrade(onlyOn(vm)+"\nwatch: {interval: 2}\nmodules: {extra: [xt_statistic]}")) // which no rule holds
 	release.WaitReadyOn(1)

@@ -20,13 +20,16 @@ func TestAFailureHandsOverToLoadWhenItsContainerStartsAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSandbox(t, "").program("pilot-agent", "echo no; exit 1")
-			failed := s.run(name)
+			failed := s.run("load", name)
 			require.Equal(t, 1, failed.exit, failed.log)
 			require.Contains(t, failed.log, "; this pod loads and proves again by itself.")
 
 			again := s.run(name)
 			require.Equal(t, 3, again.exit, again.log)
 			require.Equal(t, failed.conclusion, again.conclusion, "the reason stays in the termination message")
+			if name == "verify" {
+				require.Contains(t, again.log, "CANNOT run the mesh", "and the report in the log")
+			}
 
 			require.Zero(t, s.run("load").exit)
 			require.Equal(t, 1, s.run(name).exit, "after load there is a new proof")

@@ -47,6 +47,8 @@ fail() {
 retry() {
   [ "${ISTIO_OS_INIT_REPAIR:-never}" = rule ] && [ -r "$marks.${0##*/}" ] || return 0
   read -r reason <"$marks.${0##*/}"
+  # this log is the one that people see while the kubelet waits
+  [ ! -r "${marks%/*}/facts" ] || /bin/sh "${0%/*}/report"
   conclude "$reason"
   exit 3
 }
