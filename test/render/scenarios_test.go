@@ -116,8 +116,8 @@ func normalised(t *testing.T, name string) string {
 		configs = append(configs, objects.Hooks.ConfigMaps...)
 	}
 	for _, config := range configs {
-		for key := range config.Data {
-			if strings.HasSuffix(key, ".sh") {
+		for key, content := range config.Data {
+			if strings.HasSuffix(key, ".sh") || strings.HasPrefix(content, "#!") {
 				config.Data[key] = "files/" + key
 			}
 		}
