@@ -18,6 +18,13 @@ import (
 // Not parallel: these use the release that users are told to make, and run before the tests that are.
 
 func TestMakeUpProvesEveryNodeAndIsANoOpTheSecondTime(t *testing.T) {
+	cure := regexp.MustCompile(`(?m)^istio-os-init-vm: load has loaded .*xt_owner.*, which istio-init needs`)
+	t.Run("on a node whose modules are not loaded it says what load has loaded", func(t *testing.T) {
+		vm := lab.TheVM(t)
+		_, _ = run(t, "helm uninstall istio-os-init --namespace istio-system --wait")
+		vm.Unload()
+		require.Regexp(t, cure, shell(t, "make up"))
+	})
 	first := shell(t, "make up")
 	requireTable(t, first)
 
