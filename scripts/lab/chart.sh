@@ -2,7 +2,7 @@
 # What the chart says about the lab's nodes. Sourced after lib.sh and kind.sh.
 #
 # Output: functions verdicts, table, image_in_use, daemonset_settled.
-# Facts:  the pods' init container `verify` ends with "<backend> works: ..." or "<CamelCaseReason>: ...", and every other
+# Facts:  the pods' init container `verify` ends with "<backend> works; ..." or "<CamelCaseReason>: ...", and every other
 #         container that fails with a reason of the same form (charts/istio-os-init/files).
 # shellcheck disable=SC2154 # lib.sh's variables
 

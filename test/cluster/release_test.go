@@ -26,7 +26,7 @@ func TestInstallProvesEveryNodeTheControlPlaneIncluded(t *testing.T) {
 	for _, node := range lab.Nodes(t) {
 		require.Contains(t, pods, node)
 		conclusions := lab.Conclusions(pods[node])
-		require.Regexp(t, `^(nft|legacy|native-nft) works: istio-iptables applied the rules of istio-init$`, conclusions["verify"], node)
+		require.Regexp(t, `^(nft|legacy|native-nft) works(;|$)`, conclusions["verify"], node)
 		require.Contains(t, conclusions["verify-traffic"], "redirected: ", node)
 		require.Contains(t, conclusions["load"], "not found: ", node)
 	}
@@ -92,7 +92,9 @@ func TestANodeWhoseKernelRefusesTheRulesIsNotReadyAndSaysWhy(t *testing.T) {
 	t.Parallel()
 	name, tag := lab.RefusedRuleImage(t)
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade("backend: nft\nimage: {name: "+name+", tag: "+tag+"}"))
+	// not on the VM, whose kernel loads what the rule needs
+	require.NoError(t, release.Upgrade("backend: nft\nimage: {name: "+name+", tag: "+tag+"}\naffinity: "+
+		`{nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: NotIn, values: [istio-os-init-vm]}]}]}}}`))
 
 	verified := func(pod corev1.Pod) string { return lab.Conclusions(pod)["verify"] }
 	release.WaitFor("verify has not ended on every node", func() bool {
@@ -102,13 +104,13 @@ func TestANodeWhoseKernelRefusesTheRulesIsNotReadyAndSaysWhy(t *testing.T) {
 				return false
 			}
 		}
-		return len(pods) == len(lab.Nodes(t))
+		return len(pods) >= 2
 	})
 	for node, pod := range release.Pods() {
-		if strings.Contains(verified(pod), " works: ") {
+		if strings.Contains(verified(pod), " works") {
 			t.Skip("NOT PROVEN: that a node which cannot run the mesh is not Ready, since this kernel has ipvs. Run on a kernel without it.")
 		}
-		require.Regexp(t, `^RulesRejected: .*Extension ipvs revision 0 not supported, missing kernel module\?; not found by load: .* Fix: `, verified(pod), node)
+		require.Regexp(t, `^RulesRejected: .*Extension ipvs revision 0 not supported, .* Fix: `, verified(pod), node)
 		for _, status := range pod.Status.ContainerStatuses {
 			require.False(t, status.Ready, node)
 			require.Nil(t, status.State.Running, "%s: watch runs although nothing is proven", node)

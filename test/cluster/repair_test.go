@@ -44,7 +44,7 @@ runs=0; [ ! -r "$state/runs" ] || read -r runs <"$state/runs"; runs=$((runs + 1)
 			require.Contains(t, release.Log(pod.Name, "watch"), "never_there")
 			require.Contains(t, release.Log(pod.Name, "load"), "run 1\nrun 2\n", "load has not run again")
 			conclusions := lab.Conclusions(pod)
-			require.Regexp(t, `^nft works: `, conclusions["verify"])
+			require.Regexp(t, `^nft works(;|$)`, conclusions["verify"])
 			require.Contains(t, conclusions["verify-traffic"], "redirected: ")
 		})
 	}
@@ -75,7 +75,7 @@ func TestALastingDriftAndALastingFailureAreRetriedAtGrowingIntervals(t *testing.
 			t.Logf("load has run %d times in 90 s; the reason stood in the pod's status in %d of them", runs, told)
 			require.Greater(t, runs, 2, "load has not run again")
 			require.Less(t, runs, 8, "a loop")
-			require.Greater(t, told, 60)
+			require.Greater(t, told, 45, "most of the time")
 		})
 	}
 }
@@ -99,7 +99,7 @@ func onOneNode(t *testing.T) string {
 func brokenLoad(t *testing.T, command string) string {
 	t.Helper()
 	broken := chart.Copy(t)
-	file, behind := filepath.Join(broken, "files", "load.sh"), ": >\"$state/missing\"\n"
+	file, behind := filepath.Join(broken, "files", "load.sh"), "} >\"$state/facts\"\n"
 	content, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.Contains(t, string(content), behind)

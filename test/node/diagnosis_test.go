@@ -110,6 +110,14 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 			want: "ModuleNotOnDisk: xt_CT. Fix: " + dnf + ". Also: ModuleOverridden",
 		},
 		{
+			name: "a kernel that has no modules", loadable: []string{"none"},
+			breaks: func(s *sandbox) {
+				require.NoError(s.t, os.Remove(s.path("host/proc/modules")))
+				require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules")))
+			},
+			want: "RulesRejected: xtables resource problem: Extension ipvs revision 0 not supported, missing.... Fix: see the log of verify",
+		},
+		{
 			name: "a rule that another file hides", loadable: []string{"nf_tables", "xt_owner", "xt_CT"},
 			files: map[string]string{
 				"usr/lib/modprobe.d/x.conf": "install xt_owner /bin/true\n",

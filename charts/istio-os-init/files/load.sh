@@ -15,7 +15,7 @@
 #        modprobe works|failed|none|cannot-enter|cannot-run|not-needed
 #        capability SYS_MODULE|SYS_CHROOT yes|no
 #        module NAME loaded-now|loaded-before|built-in
-#        missing NAME on-disk|not-on-disk|unknown MODPROBE'S WORDS   of a|b the first on disk, or a
+#        missing NAME on-disk|not-on-disk|unknown|monolithic MODPROBE'S WORDS   of a|b the first on disk, or a
 #        rule ...                                                    see find_rules, for modules of the plan
 #        backend BACKEND present|loadable|unknown|lacks NAME...
 #      The node's list of modules for the next boot, and the parameters that it needs: see persist.sh.
@@ -183,7 +183,16 @@ done
   for name in $already; do printf 'module %s loaded-before\n' "$name"; done
   for name in $inside; do printf 'module %s built-in\n' "$name"; done
   for name in $missing; do
-    if in_set "$name" "$disk"; then where=on-disk; elif [ -n "$modules_dir" ]; then where=not-on-disk; else where=unknown; fi
+    if in_set "$name" "$disk"; then
+      where=on-disk
+    elif [ -n "$modules_dir" ]; then
+      where=not-on-disk
+    elif [ -n "${loaded# }" ]; then
+      where=unknown
+    else
+      # a kernel that has no module at all, neither loaded nor on disk: names say nothing about it
+      where=monolithic
+    fi
     printf 'missing %s %s %s\n' "$name" "$where" "$(why "$name")"
   done
   printf '%s' "$rules" | while read -r rule; do printf 'rule %s\n' "$rule"; done

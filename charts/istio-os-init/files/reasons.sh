@@ -130,8 +130,10 @@ explain() {
   while read -r name disk says; do
     [ -n "$name" ] || continue
     all="$all $name"
-    case $says in *'not found'*) disk=not-on-disk ;; esac
-    if [ "$disk" = not-on-disk ]; then
+    case $disk:$says in unknown:*'not found'*) disk=not-on-disk ;; esac
+    if [ "$disk" = monolithic ]; then
+      unknown="$unknown $name"
+    elif [ "$disk" = not-on-disk ]; then
       absent="$absent $name"
     elif [ -n "$refused_capabilities" ] || [ "$modprobe" = none ] || [ "$modprobe" = cannot-enter ] || [ "$modprobe" = cannot-run ] || [ "$modules_disabled" = 1 ]; then
       not_asked="$not_asked $name"
