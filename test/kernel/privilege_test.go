@@ -113,8 +113,9 @@ func TestNoRuleOfAnotherNamespaceChanges(t *testing.T) {
 	require.NoError(t, bystander.Upgrade(onlyOn(vm)))
 	bystander.WaitReadyOn(1) // its pod holds istio-init's rules, as a mesh pod does
 
-	// the kubelet looks after its own chains every minute, and puts them back where a test before this one has flushed them: a
-	// canary in three tables of each family, and a rule in the last
+	// A test before this one may have flushed the kubelet's own chains. It looks after them every minute or two, for each family at
+	// a time of its own, and when it starts: a canary in three tables of each, and a rule in the last.
+	vm.Run("systemctl restart kubelet")
 	before := ""
 	bystander.WaitFor("the kubelet has not all its rules on the VM", func() bool {
 		before = rules(vm)
