@@ -35,7 +35,7 @@ runs=0; [ ! -r "$state/runs" ] || read -r runs <"$state/runs"; runs=$((runs + 1)
 					if uid == "" {
 						uid = pod.UID
 					}
-					return ready(pod) && strings.Contains(release.Log(pod.Name, "watch"), "modules had gone 1 times")
+					return lab.Ready(pod) && strings.Contains(release.Log(pod.Name, "watch"), "modules had gone 1 times")
 				}
 				return false
 			})
@@ -78,15 +78,6 @@ func TestALastingDriftAndALastingFailureAreRetriedAtGrowingIntervals(t *testing.
 			require.Greater(t, told, 45, "most of the time")
 		})
 	}
-}
-
-func ready(pod corev1.Pod) bool {
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodReady {
-			return condition.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }
 
 // onOneNode are the values of a release on the lab's first node: one is enough where every node does the same.

@@ -30,7 +30,7 @@ func TestAModuleThatIsUnloadedMakesThePodNotReadyAndComesBackProven(t *testing.T
 			vm.On(t).Run(`for process in $(lsns --type net --noheadings --output PID); do nsenter --net="/proc/$process/ns/net" nft flush ruleset; done
 for i in 1 2 3 4 5 6 7 8 9 10; do rmmod xt_owner && exit; sleep 0.2; done; exit 1`)
 			gone := time.Now()
-			release.WaitFor("the pod stays Ready without xt_owner", func() bool { return !isReady(release.Pods()[vm.Name]) })
+			release.WaitFor("the pod stays Ready without xt_owner", func() bool { return !lab.Ready(release.Pods()[vm.Name]) })
 			notReady := time.Since(gone)
 			release.WaitReadyOn(1)
 			again := time.Since(gone)
@@ -81,13 +81,4 @@ func provenAt(pod corev1.Pod) time.Time {
 		}
 	}
 	return time.Time{}
-}
-
-func isReady(pod corev1.Pod) bool {
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodReady {
-			return condition.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }

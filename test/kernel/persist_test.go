@@ -70,7 +70,7 @@ func TestFirewalldThatUnloadsModulesIsNoticedAndRepaired(t *testing.T) {
 	vm.Run("sed -i 's/^CleanupModulesOnExit=.*/CleanupModulesOnExit=no/' /etc/firewalld/firewalld.conf")
 	release.WaitFor("watch has not noticed", func() bool {
 		pod, found := release.Pods()[vm.Name]
-		return found && isReady(pod) && pod.Status.ContainerStatuses[0].RestartCount > 0
+		return found && lab.Ready(pod) && pod.Status.ContainerStatuses[0].RestartCount > 0
 	})
 	require.True(t, vm.Modules()["xt_statistic"])
 	require.Regexp(t, `^modules had gone 1 times in this pod's life, last at \S+: .*xt_statistic`, release.Log(release.Pods()[vm.Name].Name, "watch"))

@@ -230,6 +230,16 @@ func (r *Release) Log(pod, container string) string {
 	return string(log)
 }
 
+// Ready tells whether a pod is Ready.
+func Ready(pod corev1.Pod) bool {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodReady {
+			return condition.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
 // Conclusions returns what the containers of a pod have concluded, by their name: their termination messages.
 func Conclusions(pod corev1.Pod) map[string]string {
 	conclusions := map[string]string{}
