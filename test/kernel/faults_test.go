@@ -99,7 +99,8 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 				require.Contains(t, report, row.report)
 				sees = "Ready; `report` says: " + strings.ReplaceAll(row.report, kernel, "<kernel>")
 			} else {
-				conclusion := waitForVerify(release, vm.Name)
+				conclusion, words, _ := strings.Cut(waitForVerify(release, vm.Name), "\n")
+				require.Regexp(t, "^  the kernel says: .", words)
 				require.LessOrEqual(t, len(conclusion), 120, conclusion)
 				conclusion = strings.ReplaceAll(conclusion, kernel, "<kernel>")
 				require.Equal(t, row.want, conclusion)

@@ -80,7 +80,7 @@ func TestVerifyFailsWithTheKernelsWordsWhereARuleIsRefused(t *testing.T) {
 			s := newSandbox(t, "backend: nft").withIstio().refusing(rule)
 			got := s.run("verify")
 			require.Equal(t, 1, got.exit, got.log)
-			require.Regexp(t, "^RulesRejected: xtables resource problem: Extension "+extension+`.*\. Fix: see the log of verify$`, got.conclusion)
+			require.Regexp(t, "^RulesRejected: xtables resource problem: Extension "+extension+`.*\. Fix: see the log of verify\n  the kernel says: xtables resource problem: Extension `+extension+" revision 0 not supported, missing kernel module[?]$", got.conclusion)
 			require.Contains(t, s.read("state/verdict"), "words xtables resource problem: Extension "+extension+" revision 0 not supported, missing kernel module?\n")
 		})
 	}

@@ -1,8 +1,8 @@
 # Sourced by the other scripts: how they speak, and how they end.
 #
 # say SENTENCE...      one line to the container's log.
-# conclude SENTENCE... the container's one conclusion: to the log and, on one line, to the termination message, where
-#                      `kubectl describe pod` shows it.
+# conclude SENTENCE... the container's one conclusion: to the log and to the termination message, where `kubectl describe pod`
+#                      shows it. Its first line says it all in at most 120 characters; what follows is indented.
 # fail SENTENCE...     concludes and ends with exit code 1.
 # retry                for the beginning of a script that may fail. Where the pod has the rule and this script has failed since
 #                      load ran, it says so again and ends with exit code 3, on which the kubelet runs every container again,
@@ -46,7 +46,7 @@ fail() {
 
 retry() {
   [ "${ISTIO_OS_INIT_REPAIR:-never}" = rule ] && [ -r "$marks.${0##*/}" ] || return 0
-  read -r reason <"$marks.${0##*/}"
+  reason=$(cat "$marks.${0##*/}")
   # this log is the one that people see while the kubelet waits
   [ ! -r "${marks%/*}/facts" ] || /bin/sh "${0%/*}/report"
   conclude "$reason"

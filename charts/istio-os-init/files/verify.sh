@@ -8,7 +8,7 @@
 #                               /run/istio-os-init.
 #      ISTIO_OS_INIT_PROC       where proc is mounted. Default /proc.
 #      FORCE_IPTABLES_BINARY    read by Istio: legacy or nft.
-# Out: the conclusion: "BACKEND works; OTHER BACKEND ...", or on one line of at most 120 characters why none does and the fix.
+# Out: the conclusion: "BACKEND works; OTHER BACKEND ...", or why none does and the fix, and on a second line the kernel's words.
 #      $ISTIO_OS_INIT_STATE/verdict, which `report` prints: "KEY VALUE" a line,
 #        verdict works|refused; backend BACKEND VERDICT; words WHAT THE KERNEL SAID; reason, sentence, fix for each reason
 # Exit: 0 the rules are applied; 1 they are not; 3 they were not, and load has to run again (report.sh).
@@ -145,4 +145,5 @@ $others
 explain "$state/facts" "$said" "$backends"
 write_verdict refused
 say "  Mend it$once_mended."
-fail "$(first_reason)"
+fail "$(first_reason)
+  the kernel says: $said"
