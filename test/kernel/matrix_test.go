@@ -83,7 +83,7 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 // refusal is the first line of Istio's log that says what the kernel refused, without what Istio puts before the tool's words.
 func refusal(log string) string {
 	for line := range strings.Lines(log) {
-		for _, words := range []string{"unable to initialize table", "Failed to initialize nft", "RULE_APPEND failed", "TABLE_ADD failed", "CHAIN_ADD failed", "no loaded kernel support", "missing kernel module"} {
+		for _, words := range []string{"unable to initialize table", "Failed to initialize nft", "Could not fetch rule set", "RULE_APPEND failed", "TABLE_ADD failed", "CHAIN_ADD failed", "no loaded kernel support", "missing kernel module"} {
 			if strings.Contains(line, words) {
 				fields := strings.Split(strings.TrimSpace(line), "\t")
 				return beforeTheWords.ReplaceAllString(fields[len(fields)-1], "")

@@ -81,7 +81,7 @@ echo "CAPABILITIES $(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)"`}
 	})
 }
 
-const kernelsWords = `.*(Failed to initialize nft|no loaded kernel support|RULE_APPEND failed|unable to initialize table)`
+const kernelsWords = `.*(Failed to initialize nft|Could not fetch rule set|no loaded kernel support|RULE_APPEND failed|unable to initialize table)`
 
 func TestAFaultOnOneNodeLeavesTheOthersReady(t *testing.T) {
 	vm := lab.TheVM(t)

@@ -86,6 +86,17 @@ func TestVerifyFailsWithTheKernelsWordsWhereARuleIsRefused(t *testing.T) {
 	}
 }
 
+// As Linux 7.2 did: its refusal was none of those known before.
+func TestVerifyGivesTheWordsOfARefusalThatItDoesNotKnow(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, "backend: nft").withIstio()
+	s.write("istio/iptables-nft-save", "#!/bin/sh\necho 'iptables-nft-save v1.8.9 (nf_tables): words of a stand-in' >&2\nexit 4\n")
+	require.NoError(t, os.Chmod(s.path("istio/iptables-nft-save"), 0o755))
+	got := s.run("verify")
+	require.Equal(t, 1, got.exit, got.log)
+	require.Regexp(t, `\n  the kernel says: iptables-nft-save v1\.8\.9 \(nf_tables\): words of a stand-in$`, got.conclusion)
+}
+
 // refusing has the negative control add a rule to Istio's own that this machine's kernel refuses, and skips the test where it
 // does not.
 func (s *sandbox) refusing(rule string) *sandbox {

@@ -40,19 +40,16 @@ backend_used() {
   esac
 }
 
-# The kernel's words: the first line of Istio's log that says what was refused, without what Istio puts before it.
+# The kernel's words: the first line of Istio's log that says what was refused, or else its first error, without what Istio puts
+# before it.
 words() {
   tab=$(printf '\t')
-  printf '%s\n' "$log" | while read -r line; do
-    case $line in
-      *'unable to initialize table'* | *'_ADD failed'* | *'_APPEND failed'* | *'Failed to initialize nft'* | *'no loaded kernel support'* | *"Couldn't load"* | *'No such file or directory'* | *'not supported'* | *'not permitted'* | *'denied'*)
-        line=${line##*"$tab"}
-        line=${line#Command error: }
-        line=${line##*exit status [0-9] }
-        printf '%s' "${line#out: }" && break
-        ;;
-    esac
-  done
+  known="unable to initialize table|_(ADD|APPEND) failed|Failed to initialize nft|no loaded kernel support|Couldn't load|No such file or directory|not supported|not permitted|denied"
+  line=$(printf '%s\n' "$log" | grep -m 1 -E "$known" || printf '%s\n' "$log" | grep -m 1 "${tab}error$tab")
+  line=${line##*"$tab"}
+  line=${line#Command error: }
+  line=${line##*exit status [0-9] }
+  printf '%s' "${line#out: }"
 }
 
 # try BACKEND: whether a redirecting rule applies with it, without leaving one. 2: not tried. A look through iptables-legacy alone
