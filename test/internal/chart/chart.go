@@ -91,11 +91,27 @@ func RenderFiles(t *testing.T, files []string, helmArgs ...string) Objects {
 	return Decode(t, manifest)
 }
 
+// manifests are those of our chart: many tests look at the same ones, and nothing changes it while they do.
+var manifests sync.Map
+
 // Manifest returns what `helm template` prints for a chart, or helm's error.
 func Manifest(t *testing.T, path string, files []string, helmArgs ...string) (string, error) {
 	t.Helper()
 	args := append([]string{"--namespace", Namespace, "--kube-version", KubeVersion}, helmArgs...)
-	return helm.RenderTemplateContextE(t, t.Context(), Options(t, files...), path, Release, nil, args...)
+	render := func() (string, error) {
+		return helm.RenderTemplateContextE(t, t.Context(), Options(t, files...), path, Release, nil, args...)
+	}
+	if path != Path() {
+		return render()
+	}
+	key := strings.Join(args, " ")
+	for _, file := range files {
+		values, err := os.ReadFile(file)
+		require.NoError(t, err)
+		key += "\n" + string(values)
+	}
+	once, _ := manifests.LoadOrStore(key, sync.OnceValues(render))
+	return once.(func() (string, error))()
 }
 
 // Options returns terratest's options for values files and for the helm that go.mod pins.
