@@ -2,6 +2,7 @@
 MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
 .SUFFIXES:
 KERNEL ?=
+SHORT ?= -short
 .DEFAULT_GOAL := help
 
 ##@ See it work
@@ -26,7 +27,7 @@ down: ## remove what `up` made
 check: ## form, rendering and scripts: under a minute, needs neither root nor Docker
 	@scripts/lint
 	@echo "tests: compiling (cold: ten minutes, most of it Kubernetes' client), then running"
-	@"$$(scripts/tool gotestsum)" --format pkgname --format-hide-empty-pkg -- -short -count=1 ./test/internal/... ./test/render/... ./test/node/...
+	@"$$(scripts/tool gotestsum)" --format pkgname --format-hide-empty-pkg -- $(SHORT) -count=1 ./test/internal/... ./test/render/... ./test/node/...
 
 .PHONY: test
 test: ## everything, on a real cluster; brings up the lab and takes it down again unless it was up
