@@ -13,10 +13,16 @@ pods() {
   kubectl get pods --namespace "$namespace" --selector "$selector" -o json
 }
 
+# refusals: the events which say that the chart's pods cannot be made, as JSON: Kubernetes says so nowhere else.
+refusals() {
+  kubectl get events --namespace "$namespace" --field-selector involvedObject.kind=DaemonSet,reason=FailedCreate -o json
+}
+
 # verdicts: one line for each Linux node, separated by tabs:
 # name, OS image, kernel, backend, verdict, seconds from the pod's creation to Ready, and why it is not Ready or what made it so.
 verdicts() {
-  { kubectl get nodes --selector kubernetes.io/os=linux -o json && pods; } | jq -rs '
+  { kubectl get nodes --selector kubernetes.io/os=linux -o json && pods && refusals; } |
+    jq -rs --arg remedy "kubectl label --overwrite namespace $namespace pod-security.kubernetes.io/enforce=privileged" '
     # The chart concludes "<CamelCaseReason>: ..."; what it did not say itself gets the reason of Kubernetes in front.
     def conclusion:
       .reason as $reason | [(.message // "") | split("\n")[] | select(. != "")]
@@ -33,7 +39,12 @@ verdicts() {
       + [ .status.conditions[]? | select(.type == "PodScheduled" and .status == "False") | "\(.reason): \(.message)" ]
       | first // "Starting: not concluded yet";
 
+    def refusal:
+      sort_by(.lastTimestamp) | last.message // ""
+      | gsub("\\s+"; " ") + if test("violates PodSecurity") then " Fix: \($remedy)" else "" end;
+
     .[1].items as $pods
+    | (.[2].items | refusal) as $refusal
     | .[0].items[]
     | .metadata.name as $node
     # Until a pod is scheduled, its affinity tells for which node the DaemonSet made it.
@@ -45,7 +56,7 @@ verdicts() {
         | first.state.terminated.message // "-" | split(" ") | first) as $backend
     | ($pod.status.initContainerStatuses // [] | map(select(.name == "load")) | first.state.terminated.message // ""
         | capture("^loaded: (?<names>[^;]*);").names // "nothing") as $loaded
-    | (if $pod == null then "" elif $ready | not then ($pod | why)
+    | (if $pod == null then $refusal elif $ready | not then ($pod | why)
         elif $loaded == "nothing" then ""
         else "load has loaded \($loaded), which istio-init needs and a container may not load where SELinux denies it" end) as $why
     | [ $node, .status.nodeInfo.osImage, .status.nodeInfo.kernelVersion, $backend,
