@@ -27,7 +27,7 @@ down: ## remove what `up` made
 check: ## form, rendering and scripts: under a minute, needs neither root nor Docker
 	@scripts/lint
 	@echo "tests: compiling (cold: ten minutes, most of it Kubernetes' client), then running"
-	@"$$(scripts/tool gotestsum)" --format pkgname --format-hide-empty-pkg -- $(SHORT) -count=1 ./test/internal/... ./test/render/... ./test/node/...
+	@"$$(scripts/tool gotestsum)" --format pkgname --format-hide-empty-pkg -- $(SHORT) -count=1 ./test/internal/... ./test/render/... ./test/node/... ./test/release/...
 
 .PHONY: test
 test: ## everything, on a real cluster; brings up the lab and takes it down again unless it was up
@@ -42,8 +42,12 @@ test-kernels: ## the same on all four kernels, and the table of them in the char
 	@scripts/test-kernel bullseye bookworm trixie sid
 
 .PHONY: generate
-generate: ## schema and README of the chart from its values.yaml
+generate: ## schema, README and list of changes of the chart
 	@scripts/generate
+
+.PHONY: package
+package: ## the chart as it is committed, in .package/; signed with the key in CHART_SIGNING_KEY
+	@scripts/package
 
 .PHONY: golden
 golden: ## the expected renderings in test/render/testdata

@@ -1,0 +1,171 @@
+package release
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+)
+
+const chartDir = "charts/istio-os-init"
+
+func TestAPackageHoldsWhatInstallsTheChartAndNothingElse(t *testing.T) {
+	t.Parallel()
+	r := newRepository(t)
+	want := []string{"Chart.yaml", "CHANGELOG.md", "LICENSE", "README.md", "values.yaml", "values.schema.json"}
+	for _, dir := range []string{"files", "templates"} {
+		require.NoError(t, filepath.WalkDir(r.path(filepath.Join(chartDir, dir)), func(path string, entry os.DirEntry, err error) error {
+			if err == nil && !entry.IsDir() {
+				path, err = filepath.Rel(r.path(chartDir), path)
+				want = append(want, path)
+			}
+			return err
+		}))
+	}
+	// helm itself, whose only measure is .helmignore: scripts/package would not have seen what is not committed
+	for _, stray := range []string{"values.yaml~", "templates/.daemonset.yaml.swp", "files/load.sh.orig", "Chart.yaml.new", "istio-os-init-0.1.0.tgz", "istio-os-init-0.1.0.tgz.prov", ".DS_Store", ".idea/x.xml"} {
+		r.write(t, filepath.Join(chartDir, stray), "stray")
+	}
+	to := t.TempDir()
+	output, err := r.run(t, nil, chart.Tool(t, "helm"), "package", chartDir, "--destination", to)
+	require.NoError(t, err, output)
+	packages, err := filepath.Glob(filepath.Join(to, "*.tgz"))
+	require.NoError(t, err)
+	require.Len(t, packages, 1)
+	require.ElementsMatch(t, want, contents(t, packages[0]))
+}
+
+func TestTwoClonesMakeTheSamePackage(t *testing.T) {
+	t.Parallel()
+	r := newRepository(t)
+	clone := func(umask string) repository {
+		dir := t.TempDir()
+		output, err := r.run(t, nil, "sh", "-c", "umask "+umask+" && git clone --quiet . "+dir)
+		require.NoError(t, err, output)
+		return repository(dir)
+	}
+	packed := func(r repository) []byte {
+		content, err := os.ReadFile(r.pack(t)[0])
+		require.NoError(t, err)
+		return content
+	}
+	first := packed(clone("022"))
+	time.Sleep(time.Second) // that which the times in a package are given in
+
+	second := clone("077")
+	second.write(t, "README.md", "a later commit that does not touch the chart")
+	second.commit(t)
+	second.write(t, ".git/info/exclude", "*~\n")
+	second.write(t, filepath.Join(chartDir, "docs.md~"), "ignored by git")
+	require.Equal(t, first, packed(second))
+}
+
+func TestAChartWithChangesThatAreNotCommittedIsNotPackaged(t *testing.T) {
+	t.Parallel()
+	r := newRepository(t)
+	r.replace(t, filepath.Join(chartDir, "values.yaml"), "backend: auto", "backend: legacy")
+	output, err := r.run(t, nil, "scripts/package", t.TempDir())
+	require.Error(t, err)
+	require.Contains(t, output, "error: "+chartDir+" has changes that are not committed")
+}
+
+func TestASignedPackageIsVerifiedAndATamperedOneIsRefused(t *testing.T) {
+	t.Parallel()
+	ours, others := newKey(t, "one phrase"), newKey(t, "")
+	r := newRepository(t)
+	made := r.pack(t, "CHART_SIGNING_KEY="+ours.secret, "CHART_SIGNING_PASSPHRASE=one phrase")
+	require.Len(t, made, 2)
+	require.Equal(t, made[0]+".prov", made[1])
+
+	plain, err := os.ReadFile(r.pack(t)[0])
+	require.NoError(t, err)
+	signed, err := os.ReadFile(made[0])
+	require.NoError(t, err)
+	require.Equal(t, plain, signed, "a signature changes nothing in the package")
+	require.Len(t, r.pack(t, "CHART_SIGNING_KEY="+others.secret), 2, "a key without a passphrase")
+
+	output, err := r.run(t, []string{"CHART_SIGNING_KEY=" + ours.secret, "CHART_SIGNING_PASSPHRASE=another"}, "scripts/package", t.TempDir())
+	require.Error(t, err, output)
+
+	for _, helm := range []string{"helm", "helm4"} {
+		t.Run(helm, func(t *testing.T) {
+			verify := func(path, keyring string) (string, error) {
+				return r.run(t, nil, chart.Tool(t, helm), "verify", "--keyring", keyring, path)
+			}
+			output, err := verify(made[0], ours.public)
+			require.NoError(t, err, output)
+			require.Contains(t, output, "Signed by: test <test@example.com>")
+
+			output, err = verify(made[0], others.public)
+			require.Error(t, err, "another's key: %s", output)
+
+			tampered := filepath.Join(t.TempDir(), filepath.Base(made[0]))
+			content := append([]byte{}, signed...)
+			content[len(content)/2] ^= 1
+			require.NoError(t, os.WriteFile(tampered, content, 0o600))
+			provenance, err := os.ReadFile(made[1])
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(tampered+".prov", provenance, 0o600))
+			output, err = verify(tampered, ours.public)
+			require.Error(t, err)
+			require.Contains(t, output, "sha256 sum does not match")
+		})
+	}
+}
+
+// key is an OpenPGP key of the test's.
+type key struct {
+	secret string // armored, as the environment has it
+	public string // the keyring's path, as helm verify wants it
+}
+
+func newKey(t *testing.T, passphrase string) key {
+	t.Helper()
+	if _, err := exec.LookPath("gpg"); err != nil {
+		t.Skip("NOT PROVEN: that a package can be signed, since there is no gpg. Debian: apt-get install gnupg; make test installs it as root.")
+	}
+	home, err := os.MkdirTemp("", "gpg") // short: the path of its agent's socket must be
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_ = exec.Command("gpgconf", "--homedir", home, "--kill", "all").Run()
+		_ = os.RemoveAll(home)
+	})
+	gpg := func(args ...string) []byte {
+		common := []string{"--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", passphrase}
+		output, err := exec.CommandContext(t.Context(), "gpg", append(common, args...)...).Output()
+		require.NoError(t, err, args)
+		return output
+	}
+	gpg("--quick-generate-key", "test <test@example.com>", "ed25519", "sign", "never")
+	public := filepath.Join(home, "public.gpg")
+	require.NoError(t, os.WriteFile(public, gpg("--export"), 0o600))
+	return key{string(gpg("--armor", "--export-secret-keys")), public}
+}
+
+// contents returns the paths in a package, without the chart's name before them.
+func contents(t *testing.T, path string) []string {
+	t.Helper()
+	file, err := os.Open(path)
+	require.NoError(t, err)
+	defer file.Close()
+	archive, err := gzip.NewReader(file)
+	require.NoError(t, err)
+	var names []string
+	for reader := tar.NewReader(archive); ; {
+		header, err := reader.Next()
+		if err == io.EOF {
+			return names
+		}
+		require.NoError(t, err)
+		names = append(names, strings.TrimPrefix(header.Name, "istio-os-init/"))
+	}
+}
