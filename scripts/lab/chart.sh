@@ -3,7 +3,8 @@
 #
 # Output: functions verdicts, table, image_in_use, daemonset_settled.
 # Facts:  the pods' init container `verify` ends with "<backend> works; ..." or "<CamelCaseReason>: ...", and every other
-#         container that fails with a reason of the same form (charts/istio-os-init/files).
+#         container that fails with a reason of the same form; all end with "not selected: ..." on a node that is left out
+#         (charts/istio-os-init/files).
 # shellcheck disable=SC2154 # lib.sh's variables
 
 selector=app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=$release
@@ -53,24 +54,26 @@ verdicts() {
         .requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields[0].values[0]) == $node)] | sort_by(.metadata.creationTimestamp) | last) as $pod
     | ($pod.status.conditions // [] | map(select(.type == "Ready" and .status == "True")) | first) as $ready
     | ($pod.status.initContainerStatuses // [] | map(select(.name == "verify" and .state.terminated.exitCode == 0))
-        | first.state.terminated.message // "-" | split(" ") | first) as $backend
-    | ($pod.status.initContainerStatuses // [] | map(select(.name == "load")) | first.state.terminated.message // ""
-        | capture("^loaded: (?<names>[^;]*);").names // "nothing") as $loaded
+        | first.state.terminated.message // "-" | if startswith("not selected: ") then "-" else . end | split(" ") | first) as $backend
+    | ($pod.status.initContainerStatuses // [] | map(select(.name == "load")) | first.state.terminated.message // "") as $load
+    | ($load | capture("^loaded: (?<names>[^;]*);").names // "nothing") as $loaded
+    | ($load | startswith("not selected: ")) as $left_out
     | (if $pod == null then $refusal elif $ready | not then ($pod | why)
+        elif $left_out then $load
         elif $loaded == "nothing" then ""
         else "load has loaded \($loaded), which istio-init needs and a container may not load where SELinux denies it" end) as $why
     | [ $node, .status.nodeInfo.osImage, .status.nodeInfo.kernelVersion, $backend,
-        (if $pod == null then "no pod" elif $ready then "Ready" else "NotReady: " + ($why | split(":") | first) end),
+        (if $pod == null then "no pod" elif $ready and $left_out then "not selected" elif $ready then "Ready" else "NotReady: " + ($why | split(":") | first) end),
         (if $ready then "\(($ready.lastTransitionTime | fromdate) - ($pod.metadata.creationTimestamp | fromdate)) s" else "-" end),
         $why ]
     | @tsv'
 }
 
-# table: verdicts from stdin for people. Exit code 0 only if there are nodes and every one is Ready.
+# table: verdicts from stdin for people. Exit code 0 only if there are nodes and every one is Ready or not selected.
 table() {
   awk -F '\t' '
     BEGIN { split("NODE\tOS IMAGE\tKERNEL\tBACKEND\tVERDICT\tTIME", cell); row() }
-    { split($0, cell); row(); if ($7 != "") why = why "\n" $1 ": " $7; if ($5 != "Ready") bad++ }
+    { split($0, cell); row(); if ($7 != "") why = why "\n" $1 ": " $7; if ($5 != "Ready" && $5 != "not selected") bad++ }
     function row(  c) {
       rows++
       for (c = 1; c <= 6; c++) {

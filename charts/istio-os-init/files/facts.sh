@@ -1,6 +1,6 @@
 # Sourced by load.sh: what explains a failure, gathered from the host's files without changing anything.
 #
-# In (variables): host, proc as in load.sh; names: every module that is asked about.
+# In (variables): host, proc as in load.sh; names: every module that is asked about; ISTIO_OS_INIT_OS_RELEASE as in load.sh.
 # Out (functions):
 #   in_set NAME SET  whether a set of names, a string " a b c ", has a name
 #   find_modules     sets kernel, its release; builtin and disk, sets of names: what is in the kernel, and what has a file;
@@ -8,7 +8,10 @@
 #   find_rules       sets rules, what keeps modules from being loaded, one a line: "install NAME WHERE COMMAND",
 #                    "blacklist NAME WHERE" (by modprobe where it is not asked by that name), "module_blacklist NAME WHERE"
 #                    (by the kernel)
-#   node_facts       prints the facts of the node, "KEY VALUE" a line
+#   find_os          sets os, os_id, os_like, os_version, os_variant from the host's os-release; os_id is none where there is no
+#                    file, unreadable where there is one that cannot be read
+#   selected         after find_os: whether nodes.osRelease means this node
+#   node_facts       after these: prints the facts of the node, "KEY VALUE" a line
 # Sources: modprobe.d(5) for the directories and their order; os-release(5); kernel-parameters.txt, module_blacklist.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # load.sh's variables
@@ -28,6 +31,32 @@ with_underscores() {
 first_line() {
   line=
   if [ -f "$1" ] && [ -r "$1" ]; then read -r line <"$1" || :; fi 2>/dev/null
+}
+
+# in_host PATH: sets found to where the host's path lies: a link there leads from the host's root, not from this container's.
+in_host() {
+  found=
+  rest=$1
+  links=0
+  while [ -n "$rest" ]; do
+    rest=${rest#/}
+    part=${rest%%/*}
+    rest=${rest#"$part"}
+    case $part in
+      '' | .) continue ;;
+      ..) found=${found%/*} && continue ;;
+    esac
+    if [ ! -L "$host$found/$part" ]; then
+      found=$found/$part
+      continue
+    fi
+    links=$((links + 1))
+    [ "$links" -le 40 ] || return 1 # the kernel's own limit
+    target=$(readlink "$host$found/$part")
+    case $target in /*) found= ;; esac
+    rest=/$target$rest
+  done
+  found=$host$found
 }
 
 # modules.builtin has lines like "kernel/net/netfilter/nf_nat.ko", modules.dep "kernel/net/netfilter/xt_owner.ko.xz: ...".
@@ -117,14 +146,20 @@ EOF
   set +f
 }
 
-node_facts() {
+find_os() {
   os=unknown
-  os_id=unknown
+  os_id=none
   os_like=
   os_version=
   os_variant=
-  for file in "$host/etc/os-release" "$host/usr/lib/os-release"; do
-    if ! [ -f "$file" ] || ! [ -r "$file" ]; then continue; fi
+  for file in /etc/os-release /usr/lib/os-release; do
+    in_host "$file" || continue
+    [ -f "$found" ] || continue
+    if [ ! -r "$found" ]; then
+      os_id=unreadable
+      continue
+    fi
+    os_id=linux # where the file does not say
     while read -r line || [ -n "$line" ]; do
       value=${line#*=}
       value=${value#[\"\']}
@@ -136,9 +171,26 @@ node_facts() {
         VERSION_ID=*) os_version=$value ;;
         VARIANT_ID=*) os_variant=$value ;;
       esac
-    done <"$file"
+    done <"$found"
     break
   done
+}
+
+# A host that cannot be known is not left out: a node that passes unproven is worse than one that has a module too many.
+selected() {
+  [ -n "${ISTIO_OS_INIT_OS_RELEASE-}" ] || return 0
+  if [ "$os_id" = unreadable ]; then
+    say "warning: the host's os-release cannot be read, so this node counts as one of nodes.osRelease"
+    return 0
+  fi
+  words=$(printf ' %s %s ' "$os_id" "$os_like" | tr '[:upper:]' '[:lower:]')
+  for name in $ISTIO_OS_INIT_OS_RELEASE; do
+    in_set "$name" "$words" && return
+  done
+  return 1
+}
+
+node_facts() {
   printf 'os %s\nos-id %s\nos-like %s\nos-version %s\nos-variant %s\n' "$os" "$os_id" "$os_like" "$os_version" "$os_variant"
   printf 'kernel %s\nmodules-dir %s\n' "$kernel" "${modules_dir#"$host"}"
 

@@ -6,6 +6,8 @@
 #
 # In:  plan, beside this script      one module a line, a|b: b where the kernel has no a; # begins a comment.
 #      backends, beside this script  what each backend would need, a line each: BACKEND ENTRY...
+#      ISTIO_OS_INIT_OS_RELEASE      words, in lower case: only a host whose os-release has one of them as ID or in ID_LIKE is
+#                                    meant; on any other nothing is done. Default: every host.
 #      ISTIO_OS_INIT_NAMES_DECIDE    true: a module that is missing fails the container. Default false.
 #      ISTIO_OS_INIT_HOST            where the host's root is mounted. Default /host.
 #      ISTIO_OS_INIT_STATE           directory for the two files below. Default /run/istio-os-init.
@@ -18,6 +20,7 @@
 #        missing NAME on-disk|not-on-disk|unknown|monolithic MODPROBE'S WORDS   of a|b the first on disk, or a
 #        rule ...                                                    see find_rules, for modules of the plan
 #        backend BACKEND present|loadable|unknown|lacks NAME...
+#        not-selected SENTENCE                                       on a host that is not meant: the first line, and no other of these
 #      The node's list of modules for the next boot, and the parameters that it needs: see persist.sh.
 # Exit: 0; 1 a module is missing and names decide, or modules go again and again (report.sh); 2 the plan cannot be read.
 set -u
@@ -126,9 +129,23 @@ IFS=' |'
 for name in $entries $needs_of_backends; do in_set "$name" "$names" || names="$names$name "; done
 unset IFS
 
+find_modules
+find_os
+if ! selected; then
+  case $os_id in
+    none) is="the host has no os-release" ;;
+    *) is="the host's os-release says $os_id${os_like:+, like $os_like}" ;;
+  esac
+  not_selected="not selected: $is; nodes.osRelease is $ISTIO_OS_INIT_OS_RELEASE. Nothing is loaded, written or proven on this node."
+  rm -f "$state/verdict" # of a host that was another
+  : >"$state/loaded"
+  { printf 'not-selected %s\n' "$not_selected" && node_facts; } >"$state/facts"
+  ISTIO_OS_INIT_PERSIST=false persist
+  conclude "$not_selected"
+  exit 0
+fi
 read_loaded
 there_before=$loaded
-find_modules
 find_rules
 
 # Each round tries one more alternative of the entries that no earlier alternative has satisfied; as a rule there is one round.

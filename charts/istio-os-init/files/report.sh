@@ -8,6 +8,7 @@
 #                      load ran, it says so again and ends with exit code 3, on which the kubelet runs every container again,
 #                      load first. A failure has a code of its own because the kubelet waits longer and longer before it starts
 #                      a failed container again, and keeps its message meanwhile; after the rule it does neither.
+# end_where_not_selected  for the beginning of a script: ends well, with load's sentence, on a node that nodes.osRelease leaves out.
 # begin_round          for the beginning of load: forgets failures. After a second drift in the pod's life it says so again and ends
 #                      with exit code 1, for the same reason: a module that goes again and again must not be a loop.
 # end_at_once "$@"     for the beginning of a script that waits for other programs: SIGTERM ends it.
@@ -51,6 +52,17 @@ retry() {
   [ ! -r "${marks%/*}/facts" ] || /bin/sh "${0%/*}/report"
   conclude "$reason"
   exit 3
+}
+
+# not_selected: sets sentence; fails on a node that is meant.
+not_selected() {
+  [ -r "${marks%/*}/facts" ] && read -r key sentence <"${marks%/*}/facts" && [ "$key" = not-selected ]
+}
+
+end_where_not_selected() {
+  not_selected || return 0
+  conclude "$sentence"
+  exit 0
 }
 
 begin_round() {

@@ -5,10 +5,11 @@
 #
 # In:  "$@"  the arguments that istio-init gives to `pilot-agent istio-iptables`.
 # Out: the conclusion, one sentence.
-# Exit: 0 traffic is redirected; 1 it is not; 3 it was not, and load has to run again (report.sh).
+# Exit: 0 traffic is redirected, or the node is not selected; 1 it is not; 3 it was not, and load has to run again (report.sh).
 set -u
 . "${0%/*}/report.sh"
 end_at_once "$@"
+end_where_not_selected
 retry
 
 log=$(pilot-agent istio-iptables "$@" --run-validation --skip-rule-apply 2>&1)

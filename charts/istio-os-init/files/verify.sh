@@ -11,11 +11,12 @@
 # Out: the conclusion: "BACKEND works; OTHER BACKEND ...", or why none does and the fix, and on a second line the kernel's words.
 #      $ISTIO_OS_INIT_STATE/verdict, which `report` prints: "KEY VALUE" a line,
 #        verdict works|refused; backend BACKEND VERDICT; words WHAT THE KERNEL SAID; reason, sentence, fix for each reason
-# Exit: 0 the rules are applied; 1 they are not; 3 they were not, and load has to run again (report.sh).
+# Exit: 0 the rules are applied, or the node is not selected; 1 they are not; 3 they were not, and load has to run again (report.sh).
 set -u
 . "${0%/*}/report.sh"
 . "${0%/*}/reasons.sh"
 end_at_once "$@"
+end_where_not_selected
 retry
 
 state=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}

@@ -61,7 +61,11 @@ end_sandbox() {
 recorded=
 [ -r "$state/loaded" ] && while read -r name; do recorded="$recorded $name"; done <"$state/loaded"
 [ -r "$state/drift" ] && read -r times last names <"$state/drift" && say "modules had gone $times times in this pod's life, last at $last: $names"
-say "watching every $interval s:${recorded:- nothing, the kernel has no module of the plan that could go}"
+if not_selected; then
+  say "$sentence"
+else
+  say "watching every $interval s:${recorded:- nothing, the kernel has no module of the plan that could go}"
+fi
 
 while :; do
   look

@@ -20,9 +20,13 @@ Terms are alternatives, so the preset has to stand in every one of them.
 {{- $node := $affinity.nodeAffinity | default dict }}
 {{- $required := $node.requiredDuringSchedulingIgnoredDuringExecution | default dict }}
 {{- $terms := list }}
-{{- range $required.nodeSelectorTerms | default (list dict) }}
+{{- range $required.nodeSelectorTerms }}
 {{- $expressions := concat (get . "matchExpressions" | default list) $preset }}
-{{- $terms = append $terms (merge (dict "matchExpressions" $expressions) .) }}
+{{- /* an empty term selects no node, and has to stay so */}}
+{{- $terms = append $terms (or .matchExpressions .matchFields | empty | ternary . (merge (dict "matchExpressions" $expressions) .)) }}
+{{- end }}
+{{- if not $terms }}
+{{- $terms = list (dict "matchExpressions" $preset) }}
 {{- end }}
 {{- $_ := set $node "requiredDuringSchedulingIgnoredDuringExecution" (dict "nodeSelectorTerms" $terms) }}
 {{- $_ := set $affinity "nodeAffinity" $node }}

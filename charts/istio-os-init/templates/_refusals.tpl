@@ -18,6 +18,11 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- if not (has .Values.nodes.preset $presets) }}
 {{- $refusals = append $refusals (printf "nodes.preset %q is unknown: allowed are %s. Set nodes.preset=all and choose nodes with nodeSelector or affinity." .Values.nodes.preset (join ", " $presets)) }}
 {{- end }}
+{{- range .Values.nodes.osRelease }}
+{{- if not (regexMatch "^[A-Za-z0-9._-]+$" .) }}
+{{- $refusals = append $refusals (printf "nodes.osRelease: %q is no ID of os-release: allowed are letters, digits, '.', '_' and '-'. Name each system as ID or ID_LIKE in /etc/os-release does, e.g. rhel." .) }}
+{{- end }}
+{{- end }}
 {{- $policies := list "Always" "IfNotPresent" "Never" }}
 {{- $policy := include "istio-os-init.pullPolicy" . }}
 {{- if not (has $policy $policies) }}

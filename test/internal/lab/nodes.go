@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"encoding/json"
 	"os/exec"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -20,6 +22,20 @@ func RunOn(t *testing.T, node, command string) string {
 		return strings.TrimSpace((&VM{t: t, Name: node}).Run(command))
 	}
 	return strings.TrimSpace(string(run(t, "docker", "exec", node, "sh", "-c", command)))
+}
+
+// Label gives a node a label, which goes when the test ends.
+func Label(t *testing.T, node, key, value string) {
+	t.Helper()
+	set := func(ctx context.Context, value any) error {
+		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{key: value}}})
+		require.NoError(t, err)
+		_, err = Client(t).CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{})
+		return err
+	}
+	// the test's own context ends before its clean-up
+	t.Cleanup(func() { require.NoError(t, set(context.WithoutCancel(t.Context()), nil)) })
+	require.NoError(t, set(t.Context(), value))
 }
 
 // Stopped is a worker that is down.

@@ -1,0 +1,63 @@
+package cluster
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/lab"
+)
+
+func TestOnlyANodeThatNFDCallsOneOfTheRHELFamilyGetsAPod(t *testing.T) {
+	t.Parallel()
+	nodes := lab.Nodes(t)
+	const label = "feature.node.kubernetes.io/system-os_release.ID"
+	lab.Label(t, nodes[0], label, "rocky")
+	lab.Label(t, nodes[1], label, "debian")
+	release := lab.NewRelease(t)
+	// the user's own terms: the first selects both nodes, the second none
+	require.NoError(t, release.Upgrade(`
+nodes: {preset: rhel-nfd}
+affinity:
+  nodeAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      nodeSelectorTerms:
+        - matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [`+strings.Join(nodes[:2], ", ")+`]}]
+        - {}
+`))
+	release.WaitReadyOn(1)
+	require.Contains(t, release.Pods(), nodes[0])
+	require.Len(t, release.Pods(), 1)
+}
+
+func TestANodeThatItsOwnOSReleaseLeavesOutIsReadyAndNothingIsDoneThere(t *testing.T) {
+	t.Parallel()
+	release := lab.NewRelease(t)
+	nodes := lab.Nodes(t)
+	release.CreateNamespace()
+	plant(t, release, nodes[0])
+	require.NoError(t, release.Upgrade("nodes: {osRelease: [rhel, centos, fedora]}"))
+	release.WaitReady()
+	const sentence = "not selected: the host's os-release says debian; nodes.osRelease is rhel centos fedora. Nothing is loaded, written or proven on this node."
+	for node, pod := range release.Pods() {
+		conclusions := lab.Conclusions(pod)
+		for _, container := range []string{"load", "verify", "verify-traffic"} {
+			require.Equal(t, sentence, conclusions[container], "%s on %s", container, node)
+		}
+		require.Equal(t, sentence+"\n", release.Log(pod.Name, "watch"), node)
+		require.Contains(t, release.Exec(node, "report"), "node "+node+": "+sentence)
+	}
+	require.Equal(t, "gone", lab.RunOn(t, nodes[0], "grep -qs "+release.Namespace+" "+persisted+" || echo gone"))
+	table := shell(t, "root=$PWD; . scripts/lab/lib.sh; . scripts/lab/kind.sh; . scripts/lab/chart.sh; namespace="+release.Namespace+"; verdicts | table")
+	for _, node := range nodes {
+		require.Regexp(t, `(?m)^`+node+` .* - +not selected +\d+ s$`, table)
+		require.Contains(t, table, node+": "+sentence)
+	}
+
+	require.NoError(t, release.Upgrade("nodes: {osRelease: [debian]}"))
+	release.WaitReady()
+	for node, pod := range release.Pods() {
+		require.Regexp(t, `^(nft|legacy|native-nft) works(;|$)`, lab.Conclusions(pod)["verify"], node)
+	}
+}
