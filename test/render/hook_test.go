@@ -22,7 +22,7 @@ func hookMetadata(t *testing.T, objects chart.Objects) map[string]metav1.ObjectM
 	require.Len(t, hooks.ServiceAccounts, 1)
 	require.Len(t, hooks.Roles, 1)
 	require.Len(t, hooks.RoleBindings, 1)
-	return map[string]metav1.ObjectMeta{
+	metadata := map[string]metav1.ObjectMeta{
 		"ServiceAccount": hooks.ServiceAccounts[0].ObjectMeta,
 		"ConfigMap":      hooks.ConfigMap(t).ObjectMeta,
 		"Role":           hooks.Roles[0].ObjectMeta,
@@ -30,6 +30,16 @@ func hookMetadata(t *testing.T, objects chart.Objects) map[string]metav1.ObjectM
 		"DaemonSet":      hooks.DaemonSet(t).ObjectMeta,
 		"Job":            hooks.Job(t).ObjectMeta,
 	}
+	for _, scc := range hooks.SCCs {
+		metadata["SecurityContextConstraints"] = scc.ObjectMeta
+	}
+	for _, quota := range hooks.ResourceQuotas {
+		metadata["ResourceQuota"] = quota.ObjectMeta
+	}
+	for i, policy := range hooks.NetworkPolicies {
+		metadata["NetworkPolicy "+strconv.Itoa(i)] = policy.ObjectMeta
+	}
+	return metadata
 }
 
 func TestUninstallMakesItsObjectsInOrderAndLeavesNone(t *testing.T) {
@@ -40,8 +50,12 @@ func TestUninstallMakesItsObjectsInOrderAndLeavesNone(t *testing.T) {
 		}
 		weight := map[string]int{}
 		for kind, metadata := range hookMetadata(t, objects) {
-			require.Equal(t, objects.DaemonSet(t).Name+"-clean-up", metadata.Name, kind)
-			require.Equal(t, chart.Namespace, metadata.Namespace, kind)
+			if kind == "SecurityContextConstraints" {
+				require.Empty(t, metadata.Namespace, "it is the cluster's")
+			} else {
+				require.Regexp(t, "^"+objects.DaemonSet(t).Name+"-clean-up(-wait)?$", metadata.Name, kind)
+				require.Equal(t, chart.Namespace, metadata.Namespace, kind)
+			}
 			require.Equal(t, chart.Release, metadata.Labels["app.kubernetes.io/instance"], kind)
 			require.Equal(t, "post-delete", metadata.Annotations["helm.sh/hook"], kind)
 			// Helm would keep what fails, and trip over it at the next uninstall
@@ -51,8 +65,10 @@ func TestUninstallMakesItsObjectsInOrderAndLeavesNone(t *testing.T) {
 			require.NoError(t, err, kind)
 		}
 		// what a pod needs is there before the pod, and nodes are being cleaned before somebody waits for them
-		for _, kind := range []string{"ServiceAccount", "ConfigMap", "Role", "RoleBinding"} {
-			require.Less(t, weight[kind], weight["DaemonSet"], kind)
+		for kind := range weight {
+			if kind != "DaemonSet" && kind != "Job" {
+				require.Less(t, weight[kind], weight["DaemonSet"], kind)
+			}
 		}
 		require.Less(t, weight["Role"], weight["RoleBinding"])
 		require.Less(t, weight["DaemonSet"], weight["Job"])

@@ -5,12 +5,15 @@ import (
 	"strings"
 	"testing"
 
+	securityv1 "github.com/openshift/api/security/v1"
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
@@ -22,6 +25,9 @@ type Objects struct {
 	Roles           []rbacv1.Role
 	RoleBindings    []rbacv1.RoleBinding
 	Jobs            []batchv1.Job
+	NetworkPolicies []networkingv1.NetworkPolicy            `json:",omitempty"`
+	ResourceQuotas  []corev1.ResourceQuota                  `json:",omitempty"`
+	SCCs            []securityv1.SecurityContextConstraints `json:",omitempty"`
 	// Hooks are the objects that Helm makes at an event of the release and that are no part of it; nil where there are none.
 	Hooks *Objects
 }
@@ -45,17 +51,23 @@ func Decode(t *testing.T, manifest string) Objects {
 		}
 		switch head.APIVersion + "/" + head.Kind {
 		case "apps/v1/DaemonSet":
-			into.DaemonSets = append(into.DaemonSets, decode[appsv1.DaemonSet](t, document))
+			into.DaemonSets = append(into.DaemonSets, DecodeStrict[appsv1.DaemonSet](t, document))
 		case "v1/ConfigMap":
-			into.ConfigMaps = append(into.ConfigMaps, decode[corev1.ConfigMap](t, document))
+			into.ConfigMaps = append(into.ConfigMaps, DecodeStrict[corev1.ConfigMap](t, document))
 		case "v1/ServiceAccount":
-			into.ServiceAccounts = append(into.ServiceAccounts, decode[corev1.ServiceAccount](t, document))
+			into.ServiceAccounts = append(into.ServiceAccounts, DecodeStrict[corev1.ServiceAccount](t, document))
 		case "rbac.authorization.k8s.io/v1/Role":
-			into.Roles = append(into.Roles, decode[rbacv1.Role](t, document))
+			into.Roles = append(into.Roles, DecodeStrict[rbacv1.Role](t, document))
 		case "rbac.authorization.k8s.io/v1/RoleBinding":
-			into.RoleBindings = append(into.RoleBindings, decode[rbacv1.RoleBinding](t, document))
+			into.RoleBindings = append(into.RoleBindings, DecodeStrict[rbacv1.RoleBinding](t, document))
 		case "batch/v1/Job":
-			into.Jobs = append(into.Jobs, decode[batchv1.Job](t, document))
+			into.Jobs = append(into.Jobs, DecodeStrict[batchv1.Job](t, document))
+		case "networking.k8s.io/v1/NetworkPolicy":
+			into.NetworkPolicies = append(into.NetworkPolicies, DecodeStrict[networkingv1.NetworkPolicy](t, document))
+		case "v1/ResourceQuota":
+			into.ResourceQuotas = append(into.ResourceQuotas, DecodeStrict[corev1.ResourceQuota](t, document))
+		case "security.openshift.io/v1/SecurityContextConstraints":
+			into.SCCs = append(into.SCCs, DecodeStrict[securityv1.SecurityContextConstraints](t, document))
 		default:
 			require.Failf(t, "unexpected object", "%s/%s in:\n%s", head.APIVersion, head.Kind, document)
 		}
@@ -115,10 +127,15 @@ func (o Objects) Plan(t *testing.T) []string {
 	return entries
 }
 
-func decode[T any](t *testing.T, document string) T {
+// DecodeStrict decodes one object; an unknown or repeated key fails the test, and so does one whose case is wrong.
+func DecodeStrict[T any](t *testing.T, document string) T {
 	t.Helper()
 	var object T
-	require.NoError(t, yaml.UnmarshalStrict([]byte(document), &object), "in:\n%s", document)
+	raw, err := yaml.YAMLToJSONStrict([]byte(document))
+	require.NoError(t, err, "in:\n%s", document)
+	strict, err := json.UnmarshalStrict(raw, &object)
+	require.NoError(t, err, "in:\n%s", document)
+	require.Empty(t, strict, "in:\n%s", document)
 	return object
 }
 
