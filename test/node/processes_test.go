@@ -1,0 +1,35 @@
+package node
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A whole fleet starts at once: what load starts on each node is work that is done as often as there are nodes.
+func TestLoadStartsAtMostTwelveProcessesOnAHealthyNode(t *testing.T) {
+	t.Parallel()
+	needNamespaces(t)
+	need(t, "strace")
+	s := newSandbox(t, smallPlan).loadable("nf_tables", "xt_owner", "nft_counter")
+	got := s.run("load")
+	require.Regexp(t, "not found: nothing$", got.conclusion)
+	container := s.objects.Container(t, "load")
+	command := exec.CommandContext(t.Context(), "strace", append([]string{"-f", "-qq", "-o", s.path("trace"), "-e", "trace=fork,vfork,clone,clone3,execve", "/bin/sh"}, s.command(container)[1:]...)...)
+	command.Env = append(append([]string{}, s.env...), environment(container)...)
+	command.SysProcAttr = namespaces()
+	output, err := command.CombinedOutput()
+	require.NoError(t, err, string(output))
+	started := 0
+	for call := range strings.Lines(s.read("trace")) {
+		if strings.Contains(call, "clone(") || strings.Contains(call, "fork(") {
+			started++
+		}
+	}
+	t.Logf("%d processes", started)
+	require.Positive(t, started)
+	// as process 1 it starts itself once more (report.sh)
+	require.Less(t, started, 12, s.read("trace"))
+}
