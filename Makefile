@@ -26,7 +26,7 @@ down: ## remove what `up` made
 .PHONY: check
 check: ## form, rendering and scripts: under a minute, needs neither root nor Docker
 	@scripts/lint
-	@echo "tests: compiling (cold: ten minutes, most of it Kubernetes' client), then running"
+	@echo "tests: compiling (cold: a quarter of an hour, most of it Kubernetes' client, twice), then running"
 	@"$$(scripts/tool gotestsum)" --format pkgname --format-hide-empty-pkg -- $(SHORT) -count=1 ./test/internal/... ./test/render/... ./test/node/... ./test/release/...
 
 .PHONY: test
