@@ -50,13 +50,14 @@ func requireTable(t *testing.T, output string) {
 // Every line of the pages' sh blocks is run, but those that run this test or take its cluster away: scripts/test is
 // `make test`, and ends with `make down`.
 func TestEveryCommandOfThePagesWorks(t *testing.T) {
-	root := chart.Root()
 	elsewhere := map[string]bool{"make up": true, "make status": true, "make check": true, "make test": true}
 	targets := shell(t, "make help")
-	for _, page := range []string{"README.md", "charts/istio-os-init/README.md"} {
-		content, err := os.ReadFile(filepath.Join(root, page))
+	// what the lab's image is, for each release that a page makes; all else as a user types it
+	values := map[string]string{"helm install istio-os-init ": lab.Values(t), "helm install mesh ": lab.MeshValues(t)}
+	for _, page := range []string{"README.md", "charts/istio-os-init/README.md", "charts/istio-os-init/docs/uses.md"} {
+		content, err := os.ReadFile(filepath.Join(chart.Root(), page))
 		require.NoError(t, err)
-		commands := 0
+		dir, commands := chart.Workspace(t), 0
 		_, _ = run(t, "helm uninstall istio-os-init --namespace istio-system --wait") // where a page before this one has installed it
 		for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(content), -1) {
 			for command := range strings.Lines(block[1]) {
@@ -67,10 +68,12 @@ func TestEveryCommandOfThePagesWorks(t *testing.T) {
 					continue
 				}
 				require.NotContains(t, command, "make ", "who runs it?")
-				if strings.HasPrefix(command, "helm install ") {
-					command += " --values " + lab.Values(t) // the lab's image; all else as a user types it
+				for install, file := range values {
+					if strings.HasPrefix(command, install) {
+						command += " --values " + file
+					}
 				}
-				shell(t, command)
+				shellIn(t, dir, command)
 			}
 		}
 		require.NotZero(t, commands, page)
@@ -81,12 +84,23 @@ func TestEveryCommandOfThePagesWorks(t *testing.T) {
 // requires that it succeeds.
 func shell(t *testing.T, command string) string {
 	t.Helper()
-	output, err := run(t, command)
+	return shellIn(t, chart.Root(), command)
+}
+
+// shellIn is shell in another directory.
+func shellIn(t *testing.T, dir, command string) string {
+	t.Helper()
+	output, err := runIn(t, dir, command)
 	require.NoError(t, err, "%s:\n%s", command, output)
 	return output
 }
 
 func run(t *testing.T, command string) (string, error) {
+	t.Helper()
+	return runIn(t, chart.Root(), command)
+}
+
+func runIn(t *testing.T, dir, command string) (string, error) {
 	t.Helper()
 	chart.UseHelm(t)
 	bin := t.TempDir()
@@ -94,7 +108,7 @@ func run(t *testing.T, command string) (string, error) {
 exec docker exec -i istio-os-init-control-plane kubectl --kubeconfig=/etc/kubernetes/admin.conf "$@"
 `), 0o755))
 	process := exec.CommandContext(t.Context(), "/bin/sh", "-c", command)
-	process.Dir = chart.Root()
+	process.Dir = dir
 	process.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "KUBECONFIG="+lab.Kubectl(t, "").ConfigPath)
 	output, err := process.CombinedOutput()
 	return string(output), err

@@ -99,7 +99,7 @@ type result struct {
 }
 
 // run runs one container of the pod after the other in the same network namespace, as a pod's are, and returns the result of
-// the last. Each has its own uid, its own capabilities, its arguments and its environment from the rendered DaemonSet.
+// the last. Each has its own uid, its own capabilities, its arguments and its environment as rendered.
 func (s *sandbox) run(containers ...string) result {
 	s.t.Helper()
 	needNamespaces(s.t)
@@ -112,7 +112,7 @@ func (s *sandbox) run(containers ...string) result {
 	}
 	env := s.env
 	for _, name := range containers {
-		container := s.objects.Container(s.t, name)
+		container := s.container(name)
 		env = append(env, environment(container)...)
 		script = append(script, strings.Join(quoted(append(asContainer(container), s.command(container)...)), " "))
 	}
@@ -127,6 +127,17 @@ func (s *sandbox) run(containers ...string) result {
 		require.NoError(s.t, err)
 	}
 	return result{exit: command.ProcessState.ExitCode(), log: string(output), conclusion: strings.TrimSpace(s.read("termination-log"))}
+}
+
+// helmTest is the name for run of the only container of helm test's pod, which has the name of another.
+const helmTest = "helm test"
+
+func (s *sandbox) container(name string) corev1.Container {
+	s.t.Helper()
+	if name == helmTest {
+		return s.objects.Test(s.t).Spec.Containers[0]
+	}
+	return s.objects.Container(s.t, name)
 }
 
 // report runs what `kubectl exec ... -- report` runs.

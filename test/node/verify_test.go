@@ -86,6 +86,23 @@ func TestVerifyFailsWithTheKernelsWordsWhereARuleIsRefused(t *testing.T) {
 	}
 }
 
+// Without load there is nothing but what the kernel does and says.
+func TestHelmTestSaysOfTheNodeWhatItFinds(t *testing.T) {
+	t.Parallel()
+	got := newSandbox(t, "{backend: nft, verify: {enabled: false}}").withIstio().run(helmTest)
+	require.Zero(t, got.exit, got.log)
+	require.Regexp(t, `(?m)^node unknown can run the mesh\n  backend nft works\nnft works$`, got.log)
+
+	s := newSandbox(t, "backend: nft").withIstio().refusing("-m ipvs --ipvs -j RETURN")
+	got = s.run(helmTest)
+	require.Equal(t, 1, got.exit, got.log)
+	require.Contains(t, got.log, "node unknown CANNOT run the mesh")
+	require.Contains(t, got.log, "what hinders it on the host: the log of verify in the DaemonSet's pod on this node")
+	require.Contains(t, got.log, "Mend it, then run helm test again.")
+	require.NotContains(t, got.log, "nothing is known")
+	require.Regexp(t, "^RulesRejected: ", got.conclusion)
+}
+
 // As Linux 7.2 did: its refusal was none of those known before.
 func TestVerifyGivesTheWordsOfARefusalThatItDoesNotKnow(t *testing.T) {
 	t.Parallel()

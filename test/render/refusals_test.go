@@ -34,6 +34,8 @@ func TestBadValuesAreRefusedWithWhatIsWrongWhatIsAllowedAndWhatToDo(t *testing.T
 			`nodes.osRelease: "rhel centos" is no ID of os-release: allowed are letters, digits, '.', '_' and '-'. Name each system as ID or ID_LIKE in /etc/os-release does, e.g. rhel.`},
 		{"a system that runs a command", `nodes: {osRelease: ["$(reboot)"]}`, `nodes.osRelease: "$(reboot)" is no ID of os-release`},
 		{"a quota of none", `resourceQuotas: {pods: 0}`, `at '/resourceQuotas/pods': minimum: got 0, want 1`},
+		{"unknown scope of the mesh", `global: {resourceScope: nodes}`,
+			`global.resourceScope "nodes" is unknown: allowed are all, cluster, namespace, as in Istio's charts. Leave it out to install everything.`},
 		{"unknown pull policy", `image: {pullPolicy: Sometimes}`,
 			`pull policy "Sometimes" is unknown: allowed are Always, IfNotPresent, Never. Set image.pullPolicy`},
 		{"unknown pull policy of the mesh", `global: {imagePullPolicy: sometimes}`,

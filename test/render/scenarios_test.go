@@ -23,8 +23,10 @@ func TestEveryScenarioPassesHelmLint(t *testing.T) {
 	for _, name := range chart.Scenarios(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			output, err := chart.Lint(t, chart.Scenario(name))
-			require.NoError(t, err, output)
+			for _, helm := range chart.Helms {
+				output, err := helm.Lint(t, chart.Path(), chart.Scenario(name))
+				require.NoError(t, err, "%s: %s", helm, output)
+			}
 		})
 	}
 }

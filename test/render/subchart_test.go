@@ -1,9 +1,10 @@
 package render
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/gruntwork-io/terratest/modules/helm"
@@ -12,69 +13,157 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
 
-func TestAsADependencyItTakesTheMeshsImage(t *testing.T) {
+func TestAsADependencyItTakesTheMeshsGlobals(t *testing.T) {
 	t.Parallel()
 	objects := renderMesh(t, `
 global: {hub: mesh.example/istio, tag: 1.25.5, imagePullPolicy: Always, imagePullSecrets: [mesh], proxy: {}}
+edge: {enabled: false}
 `)
 	pod := objects.Pod(t)
 	require.Equal(t, "mesh.example/istio/proxyv2:1.25.5", pod.Containers[0].Image)
+	require.Equal(t, "Always", string(pod.Containers[0].ImagePullPolicy))
 	require.Equal(t, "mesh", pod.ImagePullSecrets[0].Name)
 	require.Contains(t, objects.Plan(t), "iptable_nat", "the mesh's version decides the backend")
+	require.Equal(t, pod.Containers[0].Image, objects.Test(t).Spec.Containers[0].Image)
+
+	native := renderMesh(t, "{global: {nativeNftables: true}, edge: {enabled: false}}")
+	require.Contains(t, native.Plan(t), "nft_redir")
 }
 
 func TestAsADependencyItIsSwitchedByItsCondition(t *testing.T) {
 	t.Parallel()
-	require.Empty(t, renderMesh(t, "istio-os-init: {enabled: false}").DaemonSets)
-	require.Len(t, renderMesh(t, "istio-os-init: {enabled: true}").DaemonSets, 1)
+	require.Len(t, renderMesh(t, "").DaemonSets, 2)
+	require.Equal(t, "istio-os-init-edge", renderMesh(t, "istio-os-init: {enabled: false}").DaemonSet(t).Name)
+	require.Equal(t, chart.Release, renderMesh(t, "edge: {enabled: false}").DaemonSet(t).Name)
+	none := renderMesh(t, "{istio-os-init: {enabled: false}, edge: {enabled: false}}")
+	require.Equal(t, chart.Objects{}, none)
 }
 
+func TestAMeshChartPassesHelmLint(t *testing.T) {
+	t.Parallel()
+	for _, which := range chart.Helms {
+		output, err := which.Lint(t, chart.Mesh(t))
+		require.NoError(t, err, output)
+	}
+}
+
+// Whatever the release and the alias are called: a release may have the name of an alias, aliases may both be part of it, and names
+// that are too long for Kubernetes may begin alike.
 func TestTwoInstancesOfOneReleaseDoNotClash(t *testing.T) {
 	t.Parallel()
-	objects := renderMesh(t, `
-edge: {enabled: true, nodeSelector: {pool: edge}}
-istio-os-init: {nodeSelector: {pool: core}}
-`)
+	long := strings.Repeat("a-long-release-", 3) + "name"
+	for _, names := range [][2]string{
+		{"istio-os-init", "edge"}, {"edge", "edge"}, {"mesh", "edge"}, {"istio-os-init-edge", "edge"}, {"istio-os-init", "os-init"},
+		{long, "istio-os-init-edge"},
+	} {
+		release, alias := names[0], names[1]
+		t.Run("alias "+alias+" in release "+release, func(t *testing.T) {
+			t.Parallel()
+			dir := chart.Mesh(t)
+			file := filepath.Join(dir, "Chart.yaml")
+			metadata, err := os.ReadFile(file)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(file, []byte(strings.ReplaceAll(string(metadata), "alias: edge", "alias: "+alias)), 0o600))
+			manifest, err := helm.RenderTemplateContextE(t, t.Context(), chart.Options(t), dir, release, nil)
+			require.NoError(t, err)
+			requireTwoInstances(t, chart.Decode(t, manifest))
+		})
+	}
+}
+
+func requireTwoInstances(t *testing.T, objects chart.Objects) {
+	t.Helper()
 	require.Len(t, objects.DaemonSets, 2)
-	require.Len(t, objects.ConfigMaps, 2)
-	first, second := objects.DaemonSets[0], objects.DaemonSets[1]
-	require.NotEqual(t, first.Name, second.Name)
-	require.NotEqual(t, objects.ConfigMaps[0].Name, objects.ConfigMaps[1].Name)
-	require.NotEqual(t, objects.ServiceAccounts[0].Name, objects.ServiceAccounts[1].Name)
-	require.NotEqual(t, first.Spec.Selector, second.Spec.Selector, "each would fight for the other's pods")
-	require.NotEqual(t, first.Spec.Template.Spec.NodeSelector, second.Spec.Template.Spec.NodeSelector)
+	require.Len(t, objects.Hooks.DaemonSets, 2)
+	require.Len(t, objects.Hooks.Jobs, 2)
+	require.Len(t, objects.Tests, 2)
+
+	var names []string
+	add := func(kind, name string) {
+		require.LessOrEqual(t, len(name), 63, kind)
+		names = append(names, kind+"/"+name)
+	}
+	for _, objects := range []*chart.Objects{&objects, objects.Hooks} {
+		for i := range 2 {
+			add("DaemonSet", objects.DaemonSets[i].Name)
+			add("ConfigMap", objects.ConfigMaps[i].Name)
+			add("ServiceAccount", objects.ServiceAccounts[i].Name)
+		}
+	}
+	for i := range 2 {
+		add("Role", objects.Hooks.Roles[i].Name)
+		add("RoleBinding", objects.Hooks.RoleBindings[i].Name)
+		add("Job", objects.Hooks.Jobs[i].Name)
+		add("Pod", objects.Tests[i].Name)
+	}
+	requireDistinct(t, names, "objects")
+
+	// Every pod of the release, and which DaemonSets select it: its own or none.
+	for i := range 2 {
+		pods := map[string]map[string]string{
+			"the DaemonSet's":     objects.DaemonSets[i].Spec.Template.Labels,
+			"the cleaner's":       objects.Hooks.DaemonSets[i].Spec.Template.Labels,
+			"the waiter":          objects.Hooks.Jobs[i].Spec.Template.Labels,
+			"that of helm test's": objects.Tests[i].Labels,
+		}
+		for owner, labels := range pods {
+			for j := range 2 {
+				for ofWhom, selector := range map[string]map[string]string{
+					"the DaemonSet's": objects.DaemonSets[j].Spec.Selector.MatchLabels,
+					"the cleaner's":   objects.Hooks.DaemonSets[j].Spec.Selector.MatchLabels,
+				} {
+					if i == j && owner == ofWhom {
+						require.Subset(t, labels, selector, owner)
+						continue
+					}
+					require.NotSubset(t, labels, selector, "instance %d selects as %s instance %d's %s pod", j, ofWhom, i, owner)
+				}
+			}
+		}
+		require.Equal(t, objects.DaemonSets[i].Spec.Template.Spec.NodeSelector, objects.Tests[i].Spec.NodeSelector)
+		require.Contains(t, objects.Tests[i].Spec.Volumes[1].ConfigMap.Name, objects.DaemonSets[i].Name)
+	}
+	require.NotEqual(t, objects.DaemonSets[0].Spec.Template.Spec.NodeSelector, objects.DaemonSets[1].Spec.Template.Spec.NodeSelector)
 }
 
 func TestAsADependencyItStillRefusesBadValues(t *testing.T) {
 	t.Parallel()
-	_, err := chart.Manifest(t, mesh(t), []string{chart.ValuesFile(t, "istio-os-init: {imge: {}}")})
+	dir := chart.Mesh(t)
+	_, err := chart.Manifest(t, dir, []string{chart.ValuesFile(t, "istio-os-init: {imge: {}}")})
 	require.ErrorContains(t, err, "additional properties 'imge' not allowed")
-	_, err = chart.Manifest(t, mesh(t), []string{chart.ValuesFile(t, "global: {tag: 1.31.1-distroless}")})
+	_, err = chart.Manifest(t, dir, []string{chart.ValuesFile(t, "global: {tag: 1.31.1-distroless}")})
 	require.ErrorContains(t, err, "has no shell")
+}
+
+// Istio's charts render for one of two people where global.resourceScope says so; a mesh chart of both says it to all.
+func TestTheMeshsResourceScopeSplitsTheRelease(t *testing.T) {
+	t.Parallel()
+	all := chart.Render(t, "")
+	require.Equal(t, all, chart.Render(t, "global: {resourceScope: all}"))
+	require.Equal(t, all, chart.Render(t, "global: {resourceScope: namespace}"), "by default all that the chart makes has a namespace")
+	for _, name := range chart.Scenarios(t) {
+		cluster := chart.RenderFiles(t, []string{chart.Scenario(name)}, "--set", "global.resourceScope=cluster", "--is-upgrade")
+		require.Equal(t, chart.Objects{}, cluster, "%s: the other person's release has them", name)
+	}
+}
+
+// Whoever builds a mesh chart copies it from the page.
+func TestThePageShowsTheChartThatTheTestsUse(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join(chart.Path(), "docs", "uses.md"))
+	require.NoError(t, err)
+	for _, name := range []string{"Chart.yaml", "values.yaml", "templates/NOTES.txt"} {
+		content, err := os.ReadFile(filepath.Join(chart.MeshInstance(), name))
+		require.NoError(t, err)
+		shown := regexp.MustCompile("(?s)`mesh-instance/" + regexp.QuoteMeta(name) + "`[^`]*```[a-z]+\n(.*?)```").FindSubmatch(page)
+		require.NotNil(t, shown, name)
+		require.Equal(t, string(content), string(shown[1]), name)
+	}
 }
 
 func renderMesh(t *testing.T, values string) chart.Objects {
 	t.Helper()
-	manifest, err := chart.Manifest(t, mesh(t), []string{chart.ValuesFile(t, values)})
+	manifest, err := chart.Manifest(t, chart.Mesh(t), []string{chart.ValuesFile(t, values)})
 	require.NoError(t, err)
 	return chart.Decode(t, manifest)
-}
-
-// mesh writes a parent chart that depends on ours twice, once under an alias that is off by default, and builds its
-// dependencies as a user would.
-func mesh(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "Chart.yaml"), fmt.Appendf(nil, `
-apiVersion: v2
-name: mesh-instance
-version: 0.0.1
-dependencies:
-  - {name: istio-os-init, version: ">=0.0.0-0", repository: "file://%[1]s", condition: istio-os-init.enabled}
-  - {name: istio-os-init, version: ">=0.0.0-0", repository: "file://%[1]s", condition: edge.enabled, alias: edge}
-`, chart.Path()), 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "values.yaml"), []byte("edge: {enabled: false}\n"), 0o600))
-	output, err := helm.RunHelmCommandAndGetOutputContextE(t, t.Context(), chart.Options(t), "dependency", "build", dir)
-	require.NoError(t, err, output)
-	return dir
 }

@@ -33,11 +33,11 @@ conclude() {
 marks=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}/failed
 drifted=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}/drifted-again
 # shellcheck disable=SC2034 # for those who source this
-if [ "${ISTIO_OS_INIT_REPAIR:-never}" = rule ]; then
-  once_mended='; this pod loads and proves again by itself'
-else
-  once_mended=', then delete this pod to load and prove again'
-fi
+case ${ISTIO_OS_INIT_REPAIR:-never} in
+  rule) once_mended='; this pod loads and proves again by itself' ;;
+  test) once_mended=', then run helm test again' ;;
+  *) once_mended=', then delete this pod to load and prove again' ;;
+esac
 
 fail() {
   conclude "$@"

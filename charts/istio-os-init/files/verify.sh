@@ -93,7 +93,7 @@ other_backends() {
 write_verdict() {
   {
     printf 'verdict %s\n' "$1"
-    printf '%s' "$verdicts" | while read -r line; do printf 'backend %s\n' "$line"; done
+    printf '%s' "$verdicts" | while read -r line; do [ -z "$line" ] || printf 'backend %s\n' "$line"; done
     [ -z "$said" ] || printf 'words %s\n' "$said"
     printf '%s' "$reasons" | while read -r reason && read -r _ && read -r sentence && read -r fix; do
       printf 'reason %s\nsentence %s\nfix %s\n' "$reason" "$sentence" "$fix"

@@ -1,20 +1,28 @@
-{{/* The chart's name, or its override. */}}
-{{- define "istio-os-init.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{/* A name of so many characters at most, from (list name characters). A checksum tells names apart that begin alike. */}}
+{{- define "istio-os-init.fit" -}}
+{{- $name := first . }}
+{{- if gt (len $name) (last .) }}
+{{- $name = printf "%s-%s" ($name | trunc (sub (last .) 9 | int) | trimSuffix "-") (sha256sum $name | trunc 8) }}
+{{- end }}
+{{- $name }}
 {{- end }}
 
-{{/* The name of every object: release and chart, without saying the same twice. */}}
+{{/* The chart's name, which is its alias where it is a dependency that has one, or its override. */}}
+{{- define "istio-os-init.name" -}}
+{{- include "istio-os-init.fit" (list (default .Chart.Name .Values.nameOverride) 63) }}
+{{- end }}
+
+{{/*
+The name of every object: release and chart, without saying the same twice. As a dependency it may be there twice: of two aliases
+that are both part of the release's name only one may say nothing of its own.
+*/}}
 {{- define "istio-os-init.fullname" -}}
-{{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
-{{- else }}
 {{- $name := default .Chart.Name .Values.nameOverride }}
-{{- if contains $name .Release.Name }}
-{{- .Release.Name | trunc 63 | trimSuffix "-" }}
-{{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- $full := printf "%s-%s" .Release.Name $name }}
+{{- if or (eq $name .Release.Name) (and .Chart.IsRoot (contains $name .Release.Name)) }}
+{{- $full = .Release.Name }}
 {{- end }}
-{{- end }}
+{{- include "istio-os-init.fit" (list (.Values.fullnameOverride | default $full) 63) }}
 {{- end }}
 
 {{/* Labels that select our pods. They never change: a DaemonSet's selector is immutable. */}}
@@ -40,7 +48,7 @@ word tells its pods apart from these. The mesh must not inject into, nor redirec
 {{- $root := first . }}
 {{- $own := include "istio-os-init.selectorLabels" $root | fromYaml }}
 {{- with last . }}
-{{- $_ := set $own "app.kubernetes.io/name" (printf "%s-%s" (include "istio-os-init.name" $root | trunc 54 | trimSuffix "-") .) }}
+{{- $_ := set $own "app.kubernetes.io/name" (printf "%s-%s" (include "istio-os-init.fit" (list (include "istio-os-init.name" $root) 54)) .) }}
 {{- end }}
 {{- $optOut := dict "sidecar.istio.io/inject" "false" "istio.io/dataplane-mode" "none" }}
 {{- toYaml (merge $own $optOut $root.Values.podLabels) }}
@@ -48,7 +56,17 @@ word tells its pods apart from these. The mesh must not inject into, nor redirec
 
 {{/* Name of the objects that uninstall makes and removes again. */}}
 {{- define "istio-os-init.cleanUpName" -}}
-{{- printf "%s-clean-up" (include "istio-os-init.fullname" . | trunc 54 | trimSuffix "-") }}
+{{- printf "%s-clean-up" (include "istio-os-init.fit" (list (include "istio-os-init.fullname" .) 54)) }}
+{{- end }}
+
+{{/*
+Annotations of a pod, from the root context and those of its own, which win over the user's. Every pod of the chart has them from
+here.
+*/}}
+{{- define "istio-os-init.podAnnotations" -}}
+{{- with merge (last .) (first .).Values.podAnnotations }}
+{{- toYaml . }}
+{{- end }}
 {{- end }}
 
 {{/* Whose the file on a node is: no other release has this name. */}}

@@ -35,3 +35,17 @@ Terms are alternatives, so the preset has to stand in every one of them.
 {{- toYaml . }}
 {{- end }}
 {{- end }}
+
+{{/* Which nodes: nodeSelector, affinity and tolerations of the pods that prepare and prove them. */}}
+{{- define "istio-os-init.selection" -}}
+nodeSelector:
+  {{- toYaml (merge (dict "kubernetes.io/os" "linux") .Values.nodeSelector) | nindent 2 }}
+{{- with include "istio-os-init.affinity" . }}
+affinity:
+  {{- . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}

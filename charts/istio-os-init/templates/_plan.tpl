@@ -91,10 +91,13 @@ backends: |
 {{- include "istio-os-init.scripts" (list . "files/*") }}
 {{- end }}
 
-{{/* The scripts under a pattern, as keys of a ConfigMap, each on a line of its own. Takes the root context and the pattern. */}}
+{{/*
+The scripts under a pattern, as keys of a ConfigMap, each on a line of its own. Takes the root context and the pattern. Without the
+last newline (|-): of the last key Helm 3 would cut it off and Helm 4 not.
+*/}}
 {{- define "istio-os-init.scripts" -}}
 {{- range $path, $script := (first .).Files.Glob (last .) }}
-{{ base $path }}: |
+{{ base $path }}: |-
   {{- toString $script | trimSuffix "\n" | nindent 2 }}
 {{- end }}
 {{- end }}

@@ -4,10 +4,14 @@
 {{- printf "%s.%s" (first .).Release.Namespace (last .) }}
 {{- end }}
 
-{{/* Whether there are any; empty where not. */}}
+{{/*
+Whether there are any; empty where not. Those of uninstall exist only for its duration, so they are nothing that an administrator's
+release could make for another's.
+*/}}
 {{- define "istio-os-init.scc" -}}
 {{- $global := .Values.global | default dict }}
-{{- if and .Values.openshift.scc.create (or (eq ($global.platform | default "") "openshift") (.Capabilities.APIVersions.Has "security.openshift.io/v1")) }}
+{{- $both := and (include "istio-os-init.namespaced" .) (include "istio-os-init.clusterScoped" .) }}
+{{- if and $both .Values.openshift.scc.create (or (eq ($global.platform | default "") "openshift") (.Capabilities.APIVersions.Has "security.openshift.io/v1")) }}
 {{- "true" }}
 {{- end }}
 {{- end }}
@@ -64,7 +68,7 @@ groups: []
 {{/* Whether the pods' priority class needs a quota; empty where not. */}}
 {{- define "istio-os-init.quota" -}}
 {{- $global := .Values.global | default dict }}
-{{- if and (or .Values.resourceQuotas.enabled (eq ($global.platform | default "") "gke")) (hasPrefix "system-" .Values.priorityClassName) }}
+{{- if and (include "istio-os-init.namespaced" .) (or .Values.resourceQuotas.enabled (eq ($global.platform | default "") "gke")) (hasPrefix "system-" .Values.priorityClassName) }}
 {{- "true" }}
 {{- end }}
 {{- end }}
@@ -83,7 +87,7 @@ scopeSelector:
 {{/* Whether the pods have NetworkPolicies; empty where not. */}}
 {{- define "istio-os-init.networkPolicy" -}}
 {{- $global := .Values.global | default dict }}
-{{- if (get $global "networkPolicy" | default dict).enabled }}
+{{- if and (include "istio-os-init.namespaced" .) (get $global "networkPolicy" | default dict).enabled }}
 {{- "true" }}
 {{- end }}
 {{- end }}

@@ -23,6 +23,11 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- $refusals = append $refusals (printf "nodes.osRelease: %q is no ID of os-release: allowed are letters, digits, '.', '_' and '-'. Name each system as ID or ID_LIKE in /etc/os-release does, e.g. rhel." .) }}
 {{- end }}
 {{- end }}
+{{- $scopes := list "all" "cluster" "namespace" }}
+{{- $scope := include "istio-os-init.resourceScope" . }}
+{{- if not (has $scope $scopes) }}
+{{- $refusals = append $refusals (printf "global.resourceScope %q is unknown: allowed are %s, as in Istio's charts. Leave it out to install everything." $scope (join ", " $scopes)) }}
+{{- end }}
 {{- $policies := list "Always" "IfNotPresent" "Never" }}
 {{- $policy := include "istio-os-init.pullPolicy" . }}
 {{- if not (has $policy $policies) }}

@@ -3,19 +3,14 @@
 package chart
 
 import (
-	"bytes"
-	"context"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/gruntwork-io/terratest/modules/helm"
-	"github.com/gruntwork-io/terratest/modules/logger"
 	"github.com/stretchr/testify/require"
 )
 
@@ -91,59 +86,16 @@ func RenderFiles(t *testing.T, files []string, helmArgs ...string) Objects {
 	return Decode(t, manifest)
 }
 
-// manifests are those of our chart: many tests look at the same ones, and nothing changes it while they do.
-var manifests sync.Map
-
 // Manifest returns what `helm template` prints for a chart, or helm's error.
 func Manifest(t *testing.T, path string, files []string, helmArgs ...string) (string, error) {
 	t.Helper()
-	args := append([]string{"--namespace", Namespace, "--kube-version", KubeVersion}, helmArgs...)
-	render := func() (string, error) {
-		return helm.RenderTemplateContextE(t, t.Context(), Options(t, files...), path, Release, nil, args...)
-	}
-	if path != Path() {
-		return render()
-	}
-	key := strings.Join(args, " ")
-	for _, file := range files {
-		values, err := os.ReadFile(file)
-		require.NoError(t, err)
-		key += "\n" + string(values)
-	}
-	once, _ := manifests.LoadOrStore(key, sync.OnceValues(render))
-	return once.(func() (string, error))()
+	return Helm3.Manifest(t, path, files, helmArgs...)
 }
 
-// Options returns terratest's options for values files and for the helm that go.mod pins.
+// Options returns terratest's options for values files.
 func Options(t *testing.T, files ...string) *helm.Options {
 	t.Helper()
-	UseHelm(t)
-	return &helm.Options{ValuesFiles: files, Logger: logger.Discard}
-}
-
-// Lint runs `helm lint --strict` with a values file and returns what it prints.
-func Lint(t *testing.T, file string) (string, error) {
-	t.Helper()
-	return helm.RunHelmCommandAndGetOutputContextE(t, t.Context(), Options(t), "lint", "--strict", "--kube-version", KubeVersion, "--values", file, Path())
-}
-
-var helmDir = sync.OnceValues(func() (string, error) {
-	command := exec.CommandContext(context.Background(), filepath.Join(Root(), "scripts", "tool"), "helm")
-	var stderr bytes.Buffer
-	command.Stderr = &stderr
-	path, err := command.Output()
-	if err != nil {
-		return stderr.String(), err
-	}
-	dir := filepath.Dir(strings.TrimSpace(string(path)))
-	return dir, os.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
-})
-
-// UseHelm puts the helm that go.mod pins first on PATH, where terratest looks for it.
-func UseHelm(t *testing.T) {
-	t.Helper()
-	message, err := helmDir()
-	require.NoError(t, err, "scripts/tool helm: %s", message)
+	return Helm3.Options(t, files...)
 }
 
 // Copy copies the chart to a directory of the test's, for tests that break it, and returns the copy's path.
@@ -151,5 +103,30 @@ func Copy(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "istio-os-init")
 	require.NoError(t, os.CopyFS(dir, os.DirFS(Path()).(fs.ReadDirFS)))
+	return dir
+}
+
+// Workspace returns a directory of the test's that has, as the pages assume, the chart in charts/ and beside it mesh-instance: a
+// chart that depends on ours twice, once for each of two pools of nodes.
+func Workspace(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for from, to := range map[string]string{Path(): "charts/istio-os-init", MeshInstance(): "mesh-instance"} {
+		require.NoError(t, os.CopyFS(filepath.Join(dir, to), os.DirFS(from).(fs.ReadDirFS)))
+	}
+	return dir
+}
+
+// MeshInstance returns the absolute path of the chart that depends on ours.
+func MeshInstance() string {
+	return filepath.Join(Root(), "test", "internal", "chart", "testdata", "mesh-instance")
+}
+
+// Mesh returns the path of a copy of mesh-instance whose dependencies are there, built as a user would.
+func Mesh(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(Workspace(t), "mesh-instance")
+	output, err := helm.RunHelmCommandAndGetOutputContextE(t, t.Context(), Options(t), "dependency", "update", dir)
+	require.NoError(t, err, output)
 	return dir
 }

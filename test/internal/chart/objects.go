@@ -30,6 +30,8 @@ type Objects struct {
 	SCCs            []securityv1.SecurityContextConstraints `json:",omitempty"`
 	// Hooks are the objects that Helm makes at an event of the release and that are no part of it; nil where there are none.
 	Hooks *Objects
+	// Tests are the pods of `helm test`, which are no part of it either.
+	Tests []corev1.Pod
 }
 
 // Decode decodes a manifest. A kind that Objects does not have fails the test: nothing may be rendered unseen.
@@ -43,7 +45,7 @@ func Decode(t *testing.T, manifest string) Objects {
 		var head metav1.PartialObjectMetadata
 		require.NoError(t, yaml.Unmarshal([]byte(document), &head))
 		into := &objects
-		if _, hook := head.Annotations["helm.sh/hook"]; hook {
+		if event, hook := head.Annotations["helm.sh/hook"]; hook && event != "test" {
 			if objects.Hooks == nil {
 				objects.Hooks = &Objects{}
 			}
@@ -68,6 +70,9 @@ func Decode(t *testing.T, manifest string) Objects {
 			into.ResourceQuotas = append(into.ResourceQuotas, DecodeStrict[corev1.ResourceQuota](t, document))
 		case "security.openshift.io/v1/SecurityContextConstraints":
 			into.SCCs = append(into.SCCs, DecodeStrict[securityv1.SecurityContextConstraints](t, document))
+		case "v1/Pod":
+			require.Equal(t, "test", head.Annotations["helm.sh/hook"], "a pod that nothing manages")
+			into.Tests = append(into.Tests, DecodeStrict[corev1.Pod](t, document))
 		default:
 			require.Failf(t, "unexpected object", "%s/%s in:\n%s", head.APIVersion, head.Kind, document)
 		}
@@ -94,6 +99,13 @@ func (o Objects) Job(t *testing.T) batchv1.Job {
 	t.Helper()
 	require.Len(t, o.Jobs, 1)
 	return o.Jobs[0]
+}
+
+// Test returns the only pod of `helm test`.
+func (o Objects) Test(t *testing.T) corev1.Pod {
+	t.Helper()
+	require.Len(t, o.Tests, 1)
+	return o.Tests[0]
 }
 
 // Pod returns the spec of the DaemonSet's pods.

@@ -23,6 +23,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/yaml"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
@@ -44,6 +45,28 @@ func Values(t *testing.T) string {
 	file := filepath.Join(dir(), "values.yaml")
 	require.FileExists(t, file, "there is no lab: run scripts/lab/cluster, or make test, which does")
 	return file
+}
+
+// MeshValues returns the values file that makes mesh-instance use the lab's image, by the globals that it shares with Istio's charts.
+func MeshValues(t *testing.T) string {
+	t.Helper()
+	content, err := os.ReadFile(Values(t))
+	require.NoError(t, err)
+	var values struct{ Image map[string]string }
+	require.NoError(t, yaml.Unmarshal(content, &values))
+	own, global := map[string]string{}, map[string]string{}
+	for key, to := range map[string]string{"hub": "hub", "tag": "tag", "pullPolicy": "imagePullPolicy"} {
+		if value := values.Image[key]; value != "" {
+			global[to] = value
+		}
+	}
+	if name := values.Image["name"]; name != "" {
+		own["name"] = name
+	}
+	image := map[string]any{"image": own}
+	content, err = yaml.Marshal(map[string]any{"global": global, "istio-os-init": image, "edge": image})
+	require.NoError(t, err)
+	return chart.ValuesFile(t, string(content))
 }
 
 // Kubectl returns terratest's options for the lab's cluster and a namespace.
@@ -82,12 +105,14 @@ type Release struct {
 	t         *testing.T
 	client    *kubernetes.Clientset
 	Namespace string
+	// Helm is what manages it from now on.
+	Helm chart.Helm
 }
 
 // NewRelease makes a namespace for a release; both go when the test ends. On failure what the pods say is logged first.
 func NewRelease(t *testing.T) *Release {
 	t.Helper()
-	r := &Release{t: t, client: Client(t), Namespace: "test-" + strings.ToLower(random.UniqueID())}
+	r := &Release{t: t, client: Client(t), Namespace: "test-" + strings.ToLower(random.UniqueID()), Helm: chart.Helm3}
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context()) // the test's own context ends before its clean-up
 		if t.Failed() {
@@ -100,7 +125,7 @@ func NewRelease(t *testing.T) *Release {
 }
 
 func (r *Release) options(values ...string) *helm.Options {
-	options := chart.Options(r.t, append([]string{Values(r.t)}, values...)...)
+	options := r.Helm.Options(r.t, append([]string{Values(r.t)}, values...)...)
 	options.KubectlOptions = Kubectl(r.t, r.Namespace)
 	options.ExtraArgs = map[string][]string{"upgrade": {"--create-namespace"}}
 	return options
@@ -120,10 +145,18 @@ func (r *Release) CreateNamespace() {
 	require.NoError(r.t, err)
 }
 
-// UpgradeTo is Upgrade with another chart, for tests that break a copy of ours.
-func (r *Release) UpgradeTo(path, values string) error {
+// UpgradeTo is Upgrade with another chart, for tests that break a copy of ours, and with what helm may be told besides.
+func (r *Release) UpgradeTo(path, values string, helmArgs ...string) error {
 	r.t.Helper()
-	return helm.UpgradeContextE(r.t, r.t.Context(), r.options(chart.ValuesFile(r.t, values)), path, chart.Release)
+	options := r.options(chart.ValuesFile(r.t, values))
+	options.ExtraArgs["upgrade"] = append(options.ExtraArgs["upgrade"], helmArgs...)
+	return helm.UpgradeContextE(r.t, r.t.Context(), options, path, chart.Release)
+}
+
+// Test runs `helm test --logs` and returns what helm prints, and its error.
+func (r *Release) Test() (string, error) {
+	r.t.Helper()
+	return helm.RunHelmCommandAndGetOutputContextE(r.t, r.t.Context(), r.options(), "test", chart.Release, "--logs")
 }
 
 // Rollback returns the release to its revision before.
@@ -179,7 +212,7 @@ func (r *Release) DaemonSet() *appsv1.DaemonSet {
 // Pods returns the release's pods by the name of their node.
 func (r *Release) Pods() map[string]corev1.Pod {
 	r.t.Helper()
-	list, err := r.client.CoreV1().Pods(r.Namespace).List(r.t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/instance=" + chart.Release})
+	list, err := r.client.CoreV1().Pods(r.Namespace).List(r.t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=" + chart.Release})
 	require.NoError(r.t, err)
 	pods := map[string]corev1.Pod{}
 	for _, pod := range list.Items {

@@ -1,0 +1,81 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/lab"
+)
+
+// A mesh chart that has ours twice. Its image comes from the globals that Istio's own charts read.
+func TestTwoPoolsOfOneMeshArePreparedEachByItsOwnInstance(t *testing.T) {
+	t.Parallel()
+	client, release := lab.Client(t), lab.NewRelease(t)
+	owner := map[string]string{}
+	for i, instance := range []string{"istio-os-init", "istio-os-init-edge"} {
+		node := lab.Nodes(t)[i]
+		owner[node] = instance
+		label(t, node, release.Namespace+"-"+instance)
+	}
+	values := fmt.Sprintf("istio-os-init: {nodeSelector: {pool: %[1]s-istio-os-init}}\nedge: {nodeSelector: {pool: %[1]s-istio-os-init-edge}}", release.Namespace)
+	require.NoError(t, release.UpgradeTo(chart.Mesh(t), values, "--values", lab.MeshValues(t)))
+
+	pods := func() []corev1.Pod {
+		list, err := client.CoreV1().Pods(release.Namespace).List(t.Context(), metav1.ListOptions{})
+		require.NoError(t, err)
+		return list.Items
+	}
+	release.WaitFor("not every pool is proven", func() bool {
+		ready := 0
+		for _, pod := range pods() {
+			if lab.Ready(pod) {
+				ready++
+			}
+		}
+		return ready == len(owner)
+	})
+	require.Len(t, pods(), len(owner), "one pod for a node of a pool, none for the others")
+	for _, pod := range pods() {
+		require.Equal(t, owner[pod.Spec.NodeName], pod.OwnerReferences[0].Name, "%s is prepared by the other pool's instance", pod.Spec.NodeName)
+		mode := map[string]string{"istio-os-init": "REDIRECT", "istio-os-init-edge": "TPROXY"}[owner[pod.Spec.NodeName]]
+		require.Contains(t, pod.Spec.InitContainers[1].Args, mode, pod.Spec.NodeName)
+	}
+
+	output, err := release.Test()
+	require.NoError(t, err, output)
+	for node := range owner {
+		require.Contains(t, output, "node "+node+" can run the mesh")
+	}
+	for _, name := range owner {
+		require.NoError(t, client.CoreV1().Pods(release.Namespace).Delete(t.Context(), name+"-test", metav1.DeleteOptions{}))
+	}
+
+	for node, instance := range owner {
+		lab.RunOn(t, node, "printf '# owner: "+release.Namespace+"/"+instance+"\\n' >"+persisted)
+	}
+	release.Uninstall()
+	for node := range owner {
+		require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+persisted+" || echo gone"), node)
+	}
+	release.WaitFor("uninstall leaves something", func() bool { return len(release.Left()) == 0 })
+}
+
+// label puts a node into a pool until the test ends.
+func label(t *testing.T, node, pool string) {
+	t.Helper()
+	nodes := lab.Client(t).CoreV1().Nodes()
+	set := func(ctx context.Context, value string) {
+		patch := fmt.Sprintf(`{"metadata": {"labels": {"pool": %s}}}`, value)
+		_, err := nodes.Patch(ctx, node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		require.NoError(t, err)
+	}
+	t.Cleanup(func() { set(context.WithoutCancel(t.Context()), "null") })
+	set(t.Context(), `"`+pool+`"`)
+}
