@@ -133,11 +133,11 @@ func normalised(t *testing.T, name string) string {
 // The fastest of up to fifty, so that only the chart and helm count and not what else the machine is doing.
 func TestRenderingTakesLessThan150Milliseconds(t *testing.T) {
 	const limit = 150 * time.Millisecond
-	values := []string{chart.Scenario("default")}
+	path, values := chart.Copy(t), []string{chart.Scenario("default")} // of a copy no rendering is kept
 	best := time.Hour
 	for range 50 {
 		start := time.Now()
-		_, err := chart.Manifest(t, chart.Path(), values)
+		_, err := chart.Manifest(t, path, values)
 		require.NoError(t, err)
 		if best = min(best, time.Since(start)); best < limit {
 			break
