@@ -48,9 +48,9 @@ func TestANamespaceWhichRefusesThePodsIsNamedWithTheRemedy(t *testing.T) {
 	}
 
 	shell(t, remedy)
-	start := time.Now()
+	// by itself the controller tries again too, at intervals that have grown by now
+	shell(t, "kubectl --namespace istio-system rollout restart daemonset/istio-os-init")
 	shell(t, "kubectl --namespace istio-system rollout status daemonset/istio-os-init --timeout 120s")
-	t.Logf("Ready on all nodes after the remedy: %v", time.Since(start).Round(time.Second))
 	require.NotContains(t, shell(t, "helm upgrade istio-os-init ./charts/istio-os-init --namespace istio-system --values "+lab.Values(t)), "WARNING: the label")
 }
 
