@@ -141,6 +141,9 @@ func TestTheMeshsResourceScopeSplitsTheRelease(t *testing.T) {
 	all := chart.Render(t, "")
 	require.Equal(t, all, chart.Render(t, "global: {resourceScope: all}"))
 	require.Equal(t, all, chart.Render(t, "global: {resourceScope: namespace}"), "by default all that the chart makes has a namespace")
+	openshift := chart.RenderFiles(t, []string{chart.Scenario("openshift")}, "--set", "global.resourceScope=namespace")
+	require.Empty(t, openshift.SCCs)
+	require.NotContains(t, openshift.DaemonSet(t).Spec.Template.Annotations, "openshift.io/required-scc")
 	for _, name := range chart.Scenarios(t) {
 		cluster := chart.RenderFiles(t, []string{chart.Scenario(name)}, "--set", "global.resourceScope=cluster", "--is-upgrade")
 		require.Equal(t, chart.Objects{}, cluster, "%s: the other person's release has them", name)
