@@ -142,6 +142,7 @@ if ! selected; then
   { printf 'not-selected %s\n' "$not_selected" && node_facts; } >"$state/facts"
   ISTIO_OS_INIT_PERSIST=false persist
   conclude "$not_selected"
+  proven "NotSelected: ${not_selected#*: }"
   exit 0
 fi
 read_loaded
@@ -227,3 +228,4 @@ if [ -n "$missing" ] && [ "${ISTIO_OS_INIT_NAMES_DECIDE:-false}" = true ]; then
   exit 1
 fi
 conclude "loaded:${newly:- nothing}; there before:${already:- nothing}; built in:${inside:- nothing known}; not found:${missing:- nothing}"
+[ "${ISTIO_OS_INIT_NAMES_DECIDE:-false}" != true ] || proven "ModulesFound: this node has every module of the plan; nothing is proven, since verify is off."

@@ -2,7 +2,10 @@
 #
 # say SENTENCE...      one line to the container's log.
 # conclude SENTENCE... the container's one conclusion: to the log and to the termination message, where `kubectl describe pod`
-#                      shows it. Its first line says it all in at most 120 characters; what follows is indented.
+#                      shows it. Its first line says it all in at most 120 characters; what follows is indented. Where that begins
+#                      with "Reason: ", it is the node's condition from now on.
+# proven SENTENCE...   the node's condition from now on: "Reason: sentence", and that the node can run the mesh.
+# proven_again         the same as the last time, where a module had gone.
 # fail SENTENCE...     concludes and ends with exit code 1.
 # retry                for the beginning of a script that may fail. Where the pod has the rule and this script has failed since
 #                      load ran, it says so again and ends with exit code 3, on which the kubelet runs every container again,
@@ -17,7 +20,8 @@
 # In:  ISTIO_OS_INIT_REPAIR           rule: exit code 3 runs every container again. Default never.
 #      ISTIO_OS_INIT_STATE            directory for the mark of a failure. Default /run/istio-os-init.
 #      ISTIO_OS_INIT_TERMINATION_LOG  path of the termination message, default /dev/termination-log (Kubernetes' own default).
-# Out: nothing but these. What cannot be written is no failure: the log has the message, and without the mark the kubelet starts
+# Out: $ISTIO_OS_INIT_STATE/condition  one line for signal, "True|False Reason: sentence"; proven: the last that was True.
+#      Nothing else but these. What cannot be written is no failure: the log has the message, and without the mark the kubelet starts
 #      the failed container alone.
 # shellcheck shell=sh
 
@@ -28,6 +32,27 @@ say() {
 conclude() {
   say "$@"
   printf '%s\n' "$*" 2>/dev/null >"${ISTIO_OS_INIT_TERMINATION_LOG:-/dev/termination-log}" || :
+  conclusion=$*
+  conclusion=${conclusion%%"
+"*}
+  case ${conclusion%%: *} in *[!A-Za-z]* | [!A-Z]* | "$conclusion") ;; *) replace condition "False $conclusion" ;; esac
+}
+
+# replace NAME LINE: writes a file of the state at once, whoever has written the one before.
+replace() {
+  { printf '%s\n' "$2" >"${marks%/*}/$1.${0##*/}" && mv -f "${marks%/*}/$1.${0##*/}" "${marks%/*}/$1"; } 2>/dev/null || :
+}
+
+proven() {
+  replace proven "True $*"
+  replace condition "True $*"
+}
+
+proven_again() {
+  { read -r line <"${marks%/*}/condition"; } 2>/dev/null || return 0
+  case $line in
+    'False ModuleGone: '*) { read -r line <"${marks%/*}/proven"; } 2>/dev/null && replace condition "$line" ;;
+  esac
 }
 
 marks=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}/failed

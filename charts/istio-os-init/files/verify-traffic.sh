@@ -17,6 +17,7 @@ status=$?
 say "$log"
 if [ "$status" -eq 0 ]; then
   conclude "redirected: a connection of the proxy's user arrived at the proxy's port"
+  proven "RedirectionProven: istio-init's rules apply on this node, and redirect traffic."
   exit 0
 fi
 fail "TrafficNotRedirected: istio-init's rules are applied, but the connection of Istio's probe did not arrive at the proxy's port (exit code $status). Fix: look for rules of another program on the node, and for a kernel without NAT$once_mended."

@@ -67,6 +67,7 @@ else
   say "watching every $interval s:${recorded:- nothing, the kernel has no module of the plan that could go}"
 fi
 
+looked=
 while :; do
   look
   if [ -n "$gone" ]; then
@@ -85,6 +86,8 @@ while :; do
     esac
     fail "$reason"
   fi
+  [ -n "$looked" ] || proven_again
+  looked=yes
   sleep "$interval" &
   wait "$!"
 done

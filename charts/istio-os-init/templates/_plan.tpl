@@ -89,6 +89,9 @@ plan: |
 backends: |
   {{- include "istio-os-init.needs" . | nindent 2 }}
 {{- include "istio-os-init.scripts" (list . "files/*") }}
+{{- if include "istio-os-init.signals" . }}
+{{- include "istio-os-init.scripts" (list . "files/{signals/signal,api/api}.sh") }}
+{{- end }}
 {{- end }}
 
 {{/*

@@ -68,6 +68,33 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- end }}
 {{- $taken = append $taken .name }}
 {{- end }}
+{{- $signals := .Values.signals }}
+{{- if include "istio-os-init.signals" . }}
+{{- if semverCompare "<1.30-0" .Capabilities.KubeVersion.Version }}
+{{- $refusals = append $refusals (printf "signals.nodeCondition and signals.startupTaint need Kubernetes 1.30 or later, and this is %s: allowed is to leave them off. Earlier versions have neither sidecars nor a policy that keeps a pod to its own node; set signals.nodeCondition.enabled=false and signals.startupTaint.remove=false, or upgrade the cluster." .Capabilities.KubeVersion.Version) }}
+{{- end }}
+{{- if eq (include "istio-os-init.serviceAccountName" .) "default" }}
+{{- $refusals = append $refusals "signals.nodeCondition and signals.startupTaint give rights on nodes to the pods' service account, and that is \"default\", which every pod of the namespace may have: allowed is one of its own. Set serviceAccount.create=true or serviceAccount.name." }}
+{{- end }}
+{{- end }}
+{{- range $value, $key := dict "signals.startupTaint.key" $signals.startupTaint.key "signals.nodeReadinessRule.taintKey" $signals.nodeReadinessRule.taintKey }}
+{{- if or (not (regexMatch "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$" $key)) (hasPrefix "node.kubernetes.io/" $key) (hasPrefix "node.cloudprovider.kubernetes.io/" $key) }}
+{{- $refusals = append $refusals (printf "%s %q is no key for a taint of ours: allowed is a name with an optional DNS prefix, which is not Kubernetes' own node.kubernetes.io or node.cloudprovider.kubernetes.io. Leave it at its default, or use a key that nobody else removes." $value $key) }}
+{{- end }}
+{{- end }}
+{{- $rule := $signals.nodeReadinessRule }}
+{{- if $rule.enabled }}
+{{- if not $signals.nodeCondition.enabled }}
+{{- $refusals = append $refusals "signals.nodeReadinessRule waits for the condition IstioReady, which nobody writes: allowed is it with the condition only. Set signals.nodeCondition.enabled=true." }}
+{{- end }}
+{{- if .Values.affinity.nodeAffinity }}
+{{- $refusals = append $refusals "signals.nodeReadinessRule selects nodes by labels alone, and affinity.nodeAffinity chooses others: allowed are nodeSelector and nodes.preset. Choose the nodes with these, or write the rule yourself (docs/signals.md)." }}
+{{- end }}
+{{- $modes := list "bootstrap-only" "continuous" }}
+{{- if not (has $rule.enforcementMode $modes) }}
+{{- $refusals = append $refusals (printf "signals.nodeReadinessRule.enforcementMode %q is unknown: allowed are %s. Set bootstrap-only to hold back new nodes only." $rule.enforcementMode (join ", " $modes)) }}
+{{- end }}
+{{- end }}
 {{- with $refusals }}
 {{- fail (printf "\n\nistio-os-init refuses these values:\n- %s\n" (join "\n- " .)) }}
 {{- end }}

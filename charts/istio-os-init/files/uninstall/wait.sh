@@ -7,37 +7,28 @@
 #      ISTIO_OS_INIT_CLEANERS   name of the DaemonSet that cleans; ISTIO_OS_INIT_CLEANER_PODS  label selector of its pods.
 #      ISTIO_OS_INIT_PODS       label selector of the release's own pods: as long as one is there, it may write.
 #      ISTIO_OS_INIT_PATIENCE   seconds. Default 45.
-#      ISTIO_OS_INIT_API        the API server. Default: where Kubernetes tells every pod that it is.
-#      ISTIO_OS_INIT_ACCOUNT    directory with token and ca.crt. Default /var/run/secrets/kubernetes.io/serviceaccount.
+#      ISTIO_OS_INIT_API, ISTIO_OS_INIT_ACCOUNT  see api.sh.
 # Out: one line; two where a node is left, with its name and what to do there. Helm prints them.
 # Exit: 0.
-# shellcheck source-path=SCRIPTDIR/..
+# shellcheck source-path=SCRIPTDIR/.. source-path=SCRIPTDIR/../api
 set -u
 . "${0%/*}/report.sh"
+. "${0%/*}/api.sh"
 
 namespace=${ISTIO_OS_INIT_NAMESPACE:-default}
 patience=${ISTIO_OS_INIT_PATIENCE:-45}
-account=${ISTIO_OS_INIT_ACCOUNT:-/var/run/secrets/kubernetes.io/serviceaccount}
-host=${KUBERNETES_SERVICE_HOST-}
-case $host in *:*) host="[$host]" ;; esac
-api=${ISTIO_OS_INIT_API:-https://$host:${KUBERNETES_SERVICE_PORT-443}}
 file=/etc/modules-load.d/istio-os-init.conf
 
 # Ends when Helm is interrupted and the Job deleted, after the request that is under way.
 trap 'exit 0' TERM INT
 
-# get PATH [NAME=VALUE]...: the API server's answer in $answer; fails, with curl's words in $words, where there is none. The
-# token goes in by standard input: arguments can be read in /proc. To curl the API server talks in indented lines unless told.
+# get PATH [NAME=VALUE]...: see request in api.sh.
 get() {
   path=$1
   shift
   set -- pretty=false "$@"
   for parameter; do set -- "$@" --data-urlencode "$parameter" && shift; done
-  answer=$(printf 'header = "Authorization: Bearer %s"\n' "$(cat "$account/token")" |
-    curl --config - --cacert "$account/ca.crt" --noproxy '*' --silent --show-error --fail --max-time 5 --get "$@" "$api/$path" 2>&1) || {
-    words=$answer
-    return 1
-  }
+  request "$path" --get "$@"
 }
 
 # number NAME: the number of this name in $answer; 0 where the API server leaves it out.

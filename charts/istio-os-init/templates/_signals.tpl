@@ -1,0 +1,78 @@
+{{/* Whether the pod has somebody who speaks to the API server. */}}
+{{- define "istio-os-init.signals" -}}
+{{- if or .Values.signals.nodeCondition.enabled .Values.signals.startupTaint.remove }}true{{ end }}
+{{- end }}
+
+{{/* Name of the objects that have no namespace: no other release has it. */}}
+{{- define "istio-os-init.clusterName" -}}
+{{- printf "%s-%s" (include "istio-os-init.fullname" .) .Release.Namespace }}
+{{- end }}
+
+{{/* Name of the objects that uninstall makes for the conditions, and removes again. */}}
+{{- define "istio-os-init.forgetName" -}}
+{{- printf "%s-forget" (include "istio-os-init.fullname" . | trunc 56 | trimSuffix "-") }}
+{{- end }}
+
+{{/*
+A policy's spec: what a service account may change on nodes, beyond what RBAC can tell apart. From (dict "root" . "account" NAME
+"ownNode" BOOL "taint" KEY). dyn: what a Node has besides is for Kubernetes to say, and may be more in the next version.
+*/}}
+{{- define "istio-os-init.nodePolicy" -}}
+failurePolicy: Fail
+matchConstraints:
+  resourceRules:
+    - apiGroups: [""]
+      apiVersions: [v1]
+      operations: [UPDATE]
+      resources: [nodes, nodes/status]
+matchConditions:
+  - name: our-service-account
+    expression: request.userInfo.username == "system:serviceaccount:{{ .root.Release.Namespace }}:{{ .account }}"
+variables:
+  - name: status
+    expression: has(request.subResource) && request.subResource == "status"
+  - name: conditions
+    expression: 'has(object.status.conditions) ? object.status.conditions : []'
+  - name: oldConditions
+    expression: 'has(oldObject.status.conditions) ? oldObject.status.conditions : []'
+  {{- if .taint }}
+  - name: taints
+    expression: 'has(object.spec.taints) ? object.spec.taints : []'
+  - name: oldTaints
+    expression: 'has(oldObject.spec.taints) ? oldObject.spec.taints : []'
+  {{- end }}
+validations:
+  {{- if .ownNode }}
+  # The API server knows the node from the token, which is bound to a pod.
+  - message: may change only the node that its pod runs on
+    expression: >-
+      "authentication.kubernetes.io/node-name" in request.userInfo.extra &&
+      request.userInfo.extra["authentication.kubernetes.io/node-name"][0] == object.metadata.name
+  {{- end }}
+  - message: may not change a node's metadata
+    expression: >-
+      dyn(object.metadata).all(k, k == "managedFields" || (k in dyn(oldObject.metadata) && dyn(object.metadata)[k] == dyn(oldObject.metadata)[k])) &&
+      dyn(oldObject.metadata).all(k, k == "managedFields" || k in dyn(object.metadata))
+  - message: may change no condition but IstioReady
+    expression: >-
+      variables.conditions.filter(c, c.type != "IstioReady") == variables.oldConditions.filter(c, c.type != "IstioReady")
+  - message: may change nothing of a node's status but its conditions
+    expression: >-
+      dyn(object.status).all(k, k == "conditions" || (k in dyn(oldObject.status) && dyn(object.status)[k] == dyn(oldObject.status)[k])) &&
+      dyn(oldObject.status).all(k, k == "conditions" || k in dyn(object.status))
+  {{- if .taint }}
+  - message: may change nothing of a node's spec but its taints
+    expression: >-
+      variables.status ||
+      (dyn(object.spec).all(k, k == "taints" || (k in dyn(oldObject.spec) && dyn(object.spec)[k] == dyn(oldObject.spec)[k])) &&
+      dyn(oldObject.spec).all(k, k == "taints" || k in dyn(object.spec)))
+  - message: may change no taint, but remove those with the key {{ .taint }}
+    expression: >-
+      variables.status ||
+      (variables.taints.filter(t, t.key != {{ .taint | quote }}) == variables.oldTaints.filter(t, t.key != {{ .taint | quote }}) &&
+      variables.taints.all(t, t in variables.oldTaints))
+  {{- else }}
+  - message: may change nothing of a node but its status
+    expression: variables.status
+  {{- end }}
+{{- end }}
