@@ -132,8 +132,16 @@ func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 	ships(data, scripts...)
 	require.Len(t, data, len(scripts)+2, "the scripts, the plan and the backends' needs")
 	data = objects.Hooks.ConfigMap(t).Data
-	ships(data, "uninstall/clean-up.sh", "uninstall/wait.sh", "report.sh", "persist.sh")
-	require.Len(t, data, 4)
+	ships(data, "uninstall/clean-up.sh", "uninstall/wait.sh", "report.sh", "persist.sh", "api/api.sh")
+	require.Len(t, data, 5)
+
+	objects = chart.Render(t, "signals: {nodeCondition: {enabled: true}}")
+	data = objects.ConfigMap(t).Data
+	ships(data, append(scripts, "signals/signal.sh", "api/api.sh")...)
+	require.Len(t, data, len(scripts)+4)
+	data = objects.Forget.ConfigMap(t).Data
+	ships(data, "signals/forget.sh", "report.sh", "api/api.sh")
+	require.Len(t, data, 3)
 }
 
 func TestAChangeOfPlanOrScriptsRollsThePods(t *testing.T) {

@@ -61,6 +61,17 @@ func TestBadValuesAreRefusedWithWhatIsWrongWhatIsAllowedAndWhatToDo(t *testing.T
 		{"variable given twice", `extraEnv: [{name: A, value: "1"}, {name: A, value: "2"}]`, `extraEnv: the name "A" is taken: allowed is each name once`},
 		{"variable of the chart's own", `extraEnv: [{name: ISTIO_OS_INIT_HOST, value: /}]`, `extraEnv: the name "ISTIO_OS_INIT_HOST" is taken`},
 		{"variable that backend sets", `{backend: nft, extraEnv: [{name: FORCE_IPTABLES_BINARY, value: legacy}]}`, `extraEnv: the name "FORCE_IPTABLES_BINARY" is taken`},
+		{"signals without an account of their own", `{signals: {nodeCondition: {enabled: true}}, serviceAccount: {create: false}}`,
+			`service account, and that is "default", which every pod of the namespace may have: allowed is one of its own. Set serviceAccount.create=true`},
+		{"taint key that is none", `signals: {startupTaint: {key: "a b"}}`, `signals.startupTaint.key "a b" is no key for a taint of ours: allowed is`},
+		{"taint key that ends a policy's string", `signals: {startupTaint: {key: "a\"||true"}}`, `is no key for a taint of ours`},
+		{"taint key of Kubernetes' own", `signals: {nodeReadinessRule: {taintKey: node.kubernetes.io/not-ready}}`,
+			`signals.nodeReadinessRule.taintKey "node.kubernetes.io/not-ready" is no key for a taint of ours`},
+		{"rule on a condition that nobody writes", `signals: {nodeReadinessRule: {enabled: true}}`, `Set signals.nodeCondition.enabled=true.`},
+		{"rule beside an affinity", `{signals: {nodeCondition: {enabled: true}, nodeReadinessRule: {enabled: true}}, affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {}}}}`,
+			`signals.nodeReadinessRule selects nodes by labels alone, and affinity.nodeAffinity chooses others`},
+		{"unknown mode of the rule", `signals: {nodeCondition: {enabled: true}, nodeReadinessRule: {enabled: true, enforcementMode: once}}`,
+			`signals.nodeReadinessRule.enforcementMode "once" is unknown: allowed are bootstrap-only, continuous. Set bootstrap-only`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

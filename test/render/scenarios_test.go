@@ -114,8 +114,10 @@ func normalised(t *testing.T, name string) string {
 	t.Helper()
 	objects := chart.RenderFiles(t, []string{chart.Scenario(name)})
 	configs := objects.ConfigMaps
-	if objects.Hooks != nil {
-		configs = append(configs, objects.Hooks.ConfigMaps...)
+	for _, hooks := range []*chart.Objects{objects.Hooks, objects.Forget} {
+		if hooks != nil {
+			configs = append(configs, hooks.ConfigMaps...)
+		}
 	}
 	for _, config := range configs {
 		for key, content := range config.Data {

@@ -48,6 +48,10 @@ func TestEveryContainerMayDoOnlyWhatItMust(t *testing.T) {
 		},
 	}
 	want["wait"] = want["watch"]
+	want["forget"] = want["watch"]
+	// not watch's uid, which could read its token where the pod's processes share a namespace
+	want["signal"] = want["watch"].DeepCopy()
+	want["signal"].RunAsUser, want["signal"].RunAsGroup = new(int64(65532)), new(int64(65532))
 	want["clean-up"] = &corev1.SecurityContext{
 		RunAsUser: root, RunAsGroup: root, RunAsNonRoot: no,
 		Privileged: no, AllowPrivilegeEscalation: no, ReadOnlyRootFilesystem: yes,
@@ -60,6 +64,9 @@ func TestEveryContainerMayDoOnlyWhatItMust(t *testing.T) {
 		containers := append(pod.InitContainers, pod.Containers...)
 		if hooks := objects.Hooks; hooks != nil {
 			containers = append(containers, hooks.Container(t, "clean-up"), hooks.Job(t).Spec.Template.Spec.Containers[0])
+		}
+		if forget := objects.Forget; forget != nil {
+			containers = append(containers, forget.Job(t).Spec.Template.Spec.Containers[0])
 		}
 		for _, container := range containers {
 			require.Equal(t, want[container.Name], container.SecurityContext, container.Name)
@@ -84,6 +91,10 @@ func TestOnlyLoadSeesTheHost(t *testing.T) {
 		"verify":         {state, config},
 		"verify-traffic": {state, config},
 		"watch":          {state, config},
+		"signal": {
+			{Name: "state", MountPath: "/run/istio-os-init", ReadOnly: true}, config,
+			{Name: "token", MountPath: "/var/run/secrets/kubernetes.io/serviceaccount", ReadOnly: true},
+		},
 	}
 	forEveryScenario(t, func(t *testing.T, objects chart.Objects) {
 		pod := objects.Pod(t)
@@ -92,7 +103,7 @@ func TestOnlyLoadSeesTheHost(t *testing.T) {
 			require.Empty(t, container.VolumeDevices, container.Name)
 			require.Empty(t, container.EnvFrom, container.Name)
 		}
-		require.Len(t, pod.Volumes, 4)
+		require.Len(t, pod.Volumes, 4+len(tokens(pod)))
 		require.Equal(t, "/", pod.Volumes[0].HostPath.Path)
 		require.Equal(t, corev1.HostPathDirectory, *pod.Volumes[0].HostPath.Type)
 		require.Equal(t, "/etc/modules-load.d", pod.Volumes[1].HostPath.Path)
@@ -120,6 +131,17 @@ func TestThePodSharesNoNamespaceWithItsNodeAndHoldsNoToken(t *testing.T) {
 			require.Empty(t, container.Ports, container.Name)
 		}
 	})
+}
+
+// tokens are the pod's volumes with a token.
+func tokens(pod corev1.PodSpec) []corev1.Volume {
+	var volumes []corev1.Volume
+	for _, volume := range pod.Volumes {
+		if volume.Projected != nil {
+			volumes = append(volumes, volume)
+		}
+	}
+	return volumes
 }
 
 func TestAClusterWithoutRecursiveReadOnlyMountsIsNotAskedForThem(t *testing.T) {

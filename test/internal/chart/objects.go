@@ -6,7 +6,9 @@ import (
 	"testing"
 
 	securityv1 "github.com/openshift/api/security/v1"
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -28,10 +30,36 @@ type Objects struct {
 	NetworkPolicies []networkingv1.NetworkPolicy            `json:",omitempty"`
 	ResourceQuotas  []corev1.ResourceQuota                  `json:",omitempty"`
 	SCCs            []securityv1.SecurityContextConstraints `json:",omitempty"`
+
+	ClusterRoles        []rbacv1.ClusterRole                           `json:",omitempty"`
+	ClusterRoleBindings []rbacv1.ClusterRoleBinding                    `json:",omitempty"`
+	Policies            []admissionv1.ValidatingAdmissionPolicy        `json:",omitempty"`
+	PolicyBindings      []admissionv1.ValidatingAdmissionPolicyBinding `json:",omitempty"`
+	NodeReadinessRules  []NodeReadinessRule                            `json:",omitempty"`
+	PrometheusRules     []monitoringv1.PrometheusRule                  `json:",omitempty"`
 	// Hooks are the objects that Helm makes at an event of the release and that are no part of it; nil where there are none.
 	Hooks *Objects
+	// Forget are those of them that remove the nodes' condition at uninstall.
+	Forget *Objects `json:",omitempty"`
 	// Tests are the pods of `helm test`, which are no part of it either.
 	Tests []corev1.Pod
+}
+
+// NodeReadinessRule is what kubernetes-sigs/node-readiness-controller's CRD allows in v1alpha1, as far as a chart may write it. Its
+// module cannot be had from the Go proxy.
+type NodeReadinessRule struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		Conditions []struct {
+			Type           string                 `json:"type"`
+			RequiredStatus corev1.ConditionStatus `json:"requiredStatus"`
+		} `json:"conditions"`
+		EnforcementMode string               `json:"enforcementMode,omitempty"`
+		Taint           corev1.Taint         `json:"taint"`
+		NodeSelector    metav1.LabelSelector `json:"nodeSelector"`
+		DryRun          bool                 `json:"dryRun,omitempty"`
+	} `json:"spec"`
 }
 
 // Decode decodes a manifest. A kind that Objects does not have fails the test: nothing may be rendered unseen.
@@ -46,10 +74,14 @@ func Decode(t *testing.T, manifest string) Objects {
 		require.NoError(t, yaml.Unmarshal([]byte(document), &head))
 		into := &objects
 		if event, hook := head.Annotations["helm.sh/hook"]; hook && event != "test" {
-			if objects.Hooks == nil {
-				objects.Hooks = &Objects{}
+			hooks := &objects.Hooks
+			if strings.HasSuffix(head.Name, "-forget") {
+				hooks = &objects.Forget
 			}
-			into = objects.Hooks
+			if *hooks == nil {
+				*hooks = &Objects{}
+			}
+			into = *hooks
 		}
 		switch head.APIVersion + "/" + head.Kind {
 		case "apps/v1/DaemonSet":
@@ -70,6 +102,18 @@ func Decode(t *testing.T, manifest string) Objects {
 			into.ResourceQuotas = append(into.ResourceQuotas, DecodeStrict[corev1.ResourceQuota](t, document))
 		case "security.openshift.io/v1/SecurityContextConstraints":
 			into.SCCs = append(into.SCCs, DecodeStrict[securityv1.SecurityContextConstraints](t, document))
+		case "rbac.authorization.k8s.io/v1/ClusterRole":
+			into.ClusterRoles = append(into.ClusterRoles, DecodeStrict[rbacv1.ClusterRole](t, document))
+		case "rbac.authorization.k8s.io/v1/ClusterRoleBinding":
+			into.ClusterRoleBindings = append(into.ClusterRoleBindings, DecodeStrict[rbacv1.ClusterRoleBinding](t, document))
+		case "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy":
+			into.Policies = append(into.Policies, DecodeStrict[admissionv1.ValidatingAdmissionPolicy](t, document))
+		case "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicyBinding":
+			into.PolicyBindings = append(into.PolicyBindings, DecodeStrict[admissionv1.ValidatingAdmissionPolicyBinding](t, document))
+		case "readiness.node.x-k8s.io/v1alpha1/NodeReadinessRule":
+			into.NodeReadinessRules = append(into.NodeReadinessRules, DecodeStrict[NodeReadinessRule](t, document))
+		case "monitoring.coreos.com/v1/PrometheusRule":
+			into.PrometheusRules = append(into.PrometheusRules, DecodeStrict[monitoringv1.PrometheusRule](t, document))
 		case "v1/Pod":
 			require.Equal(t, "test", head.Annotations["helm.sh/hook"], "a pod that nothing manages")
 			into.Tests = append(into.Tests, DecodeStrict[corev1.Pod](t, document))

@@ -23,6 +23,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
@@ -374,13 +376,27 @@ func (r *Release) DeletePod(name string) time.Duration {
 	return time.Since(start)
 }
 
+// Config returns how to reach the lab's API server.
+func Config(t *testing.T) *rest.Config {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", Kubectl(t, "").ConfigPath)
+	require.NoError(t, err)
+	return config
+}
+
 // Exec runs a command in container watch of the release's pod on a node, as kubectl exec does, and returns what it prints.
 func (r *Release) Exec(node string, command ...string) string {
+	r.t.Helper()
+	return r.ExecIn(node, "watch", command...)
+}
+
+// ExecIn is Exec in another container.
+func (r *Release) ExecIn(node, container string, command ...string) string {
 	r.t.Helper()
 	pod, found := r.Pods()[node]
 	require.True(r.t, found, "no pod on %s", node)
 	kubectl := append([]string{"exec", "istio-os-init-control-plane", "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf",
-		"--namespace", r.Namespace, "exec", pod.Name, "--container", "watch", "--"}, command...)
+		"--namespace", r.Namespace, "exec", pod.Name, "--container", container, "--"}, command...)
 	output, err := exec.CommandContext(r.t.Context(), "docker", kubectl...).CombinedOutput()
 	require.NoError(r.t, err, string(output))
 	return string(output)
