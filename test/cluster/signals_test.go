@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -65,6 +66,7 @@ func TestATaintedNodeTakesNoWorkloadUntilItIsProvenAndTheNodeSaysWhy(t *testing.
 	go func() {
 		rounds := 0
 		for ; churning.Err() == nil; rounds++ {
+			time.Sleep(200 * time.Millisecond)
 			passing := corev1.Taint{Key: "example.com/passing", Value: strconv.Itoa(rounds), Effect: corev1.TaintEffectPreferNoSchedule}
 			setTaints(t, client, node, func(now []corev1.Taint) []corev1.Taint {
 				now = slices.DeleteFunc(now, func(taint corev1.Taint) bool { return taint.Key == passing.Key })

@@ -258,14 +258,14 @@ func TestATaintThatComesAtTheSameMomentIsNotLost(t *testing.T) {
 	s, a, stop := newSignal(t, signals, func(_ *sandbox, a *apiStandIn) {
 		a.node.Spec.Taints = []corev1.Taint{{Key: ourTaint, Effect: "NoSchedule"}, {Key: "there"}}
 		a.before = func(node *corev1.Node) {
-			if times++; times <= 2 {
+			if times++; times <= 6 {
 				node.Spec.Taints = append([]corev1.Taint{{Key: fmt.Sprint("new-", times), Effect: "NoExecute"}}, node.Spec.Taints...)
 			}
 		}
 	})
 	s.tell("True RedirectionProven: yes")
-	require.Eventually(t, func() bool { return len(a.taints()) == 3 && times == 3 }, 20*time.Second, 20*time.Millisecond)
-	require.Equal(t, []string{"new-2", "new-1", "there"}, a.taints())
+	require.Eventually(t, func() bool { return len(a.taints()) == 7 && times == 7 }, 20*time.Second, 20*time.Millisecond)
+	require.Equal(t, []string{"new-6", "new-5", "new-4", "new-3", "new-2", "new-1", "there"}, a.taints())
 	require.Contains(t, stop(), "422")
 }
 
@@ -277,10 +277,8 @@ func TestATaintIsFoundAlthoughTheAPIServersMemoryIsOld(t *testing.T) {
 	})
 	s.tell("True RedirectionProven: yes")
 	a.waitFor("True", "RedirectionProven")
-	time.Sleep(500 * time.Millisecond)
-	require.Len(t, a.taints(), 2, "the patch must fail, not hit another taint")
 	require.Eventually(t, func() bool { return len(a.taints()) == 1 }, 20*time.Second, 20*time.Millisecond)
-	require.Equal(t, []string{"there"}, a.taints())
+	require.Equal(t, []string{"there"}, a.taints(), "the patch has hit another taint")
 	stop()
 }
 

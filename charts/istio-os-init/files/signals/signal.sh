@@ -91,8 +91,9 @@ write_condition() {
 }
 
 # Takes the taint off, whatever its value and effect. The test makes the API server refuse the patch where the taint is no longer
-# where it was seen, so that no other is ever removed; then it is tried again.
+# where it was seen, so that no other is ever removed; then it looks again, at once for the first few times.
 remove_taint() {
+  tries=0
   while :; do
     request "api/v1/nodes/$node?pretty=false$fresh" || return
     index=$(printf '%s' "$answer" | sed -n 's/.*"taints":\[\([^]]*\)\].*/\1/p' | sed 's/},{/}\n{/g' | grep -nF "\"key\":\"$taint\"") || return 0
@@ -100,7 +101,11 @@ remove_taint() {
 "*}
     at=$((${index%%:*} - 1))
     fresh=
-    patch '' json-patch "[{\"op\":\"test\",\"path\":\"/spec/taints/$at\",\"value\":${index#*:}},{\"op\":\"remove\",\"path\":\"/spec/taints/$at\"}]" || return
+    patch '' json-patch "[{\"op\":\"test\",\"path\":\"/spec/taints/$at\",\"value\":${index#*:}},{\"op\":\"remove\",\"path\":\"/spec/taints/$at\"}]" || {
+      tries=$((tries + 1))
+      [ "$tries" -lt 5 ] || return 1
+      continue
+    }
     say "taint removed: ${index#*:}"
   done
 }
