@@ -141,11 +141,16 @@ func TestTheMeshsResourceScopeSplitsTheRelease(t *testing.T) {
 	all := chart.Render(t, "")
 	require.Equal(t, all, chart.Render(t, "global: {resourceScope: all}"))
 	require.Equal(t, all, chart.Render(t, "global: {resourceScope: namespace}"), "by default all that the chart makes has a namespace")
+	signals := chart.RenderFiles(t, []string{chart.Scenario("signals")}, "--set", "global.resourceScope=namespace", "--is-upgrade")
+	require.Empty(t, len(signals.ClusterRoles)+len(signals.ClusterRoleBindings)+len(signals.Policies)+len(signals.PolicyBindings)+len(signals.NodeReadinessRules))
+	require.Nil(t, signals.Forget)
 	openshift := chart.RenderFiles(t, []string{chart.Scenario("openshift")}, "--set", "global.resourceScope=namespace")
 	require.Empty(t, openshift.SCCs)
 	require.NotContains(t, openshift.DaemonSet(t).Spec.Template.Annotations, "openshift.io/required-scc")
 	for _, name := range chart.Scenarios(t) {
 		cluster := chart.RenderFiles(t, []string{chart.Scenario(name)}, "--set", "global.resourceScope=cluster", "--is-upgrade")
+		require.Equal(t, name == "signals", len(cluster.ClusterRoles)*len(cluster.ClusterRoleBindings)*len(cluster.Policies)*len(cluster.PolicyBindings)*len(cluster.NodeReadinessRules) > 0, name)
+		cluster.ClusterRoles, cluster.ClusterRoleBindings, cluster.Policies, cluster.PolicyBindings, cluster.NodeReadinessRules = nil, nil, nil, nil, nil
 		require.Equal(t, chart.Objects{}, cluster, "%s: the other person's release has them", name)
 	}
 }

@@ -10,7 +10,7 @@
 
 {{/* Name of the objects that uninstall makes for the conditions, and removes again. */}}
 {{- define "istio-os-init.forgetName" -}}
-{{- printf "%s-forget" (include "istio-os-init.fullname" . | trunc 56 | trimSuffix "-") }}
+{{- printf "%s-forget" (include "istio-os-init.fit" (list (include "istio-os-init.fullname" .) 56)) }}
 {{- end }}
 
 {{/*
