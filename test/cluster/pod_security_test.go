@@ -19,17 +19,18 @@ import (
 // Not parallel: make status knows only the release that users are told to make.
 func TestANamespaceWhichRefusesThePodsIsNamedWithTheRemedy(t *testing.T) {
 	const label = "pod-security.kubernetes.io/enforce"
-	_, _ = run(t, "helm uninstall istio-os-init --namespace istio-system --wait")
-	_, _ = run(t, "kubectl create namespace istio-system")
-	shell(t, "kubectl label --overwrite namespace istio-system "+label+"=baseline")
+	_, _ = lab.TryShell(t, "helm uninstall istio-os-init --namespace istio-system --wait")
+	_, _ = lab.TryShell(t, "kubectl create namespace istio-system")
+	lab.Shell(t, "kubectl label --overwrite namespace istio-system "+label+"=baseline")
 	namespaces := lab.Client(t).CoreV1().Namespaces()
 	t.Cleanup(func() {
 		patch := []byte(`{"metadata": {"labels": {"` + label + `": null}}}`)
 		_, err := namespaces.Patch(context.WithoutCancel(t.Context()), "istio-system", types.MergePatchType, patch, metav1.PatchOptions{})
 		require.NoError(t, err)
 	})
+	defer func() { _, _ = lab.TryShell(t, "helm uninstall istio-os-init --namespace istio-system --wait") }()
 
-	notes := shell(t, "helm install istio-os-init ./charts/istio-os-init --namespace istio-system --values "+lab.Values(t))
+	notes := lab.Shell(t, "helm install istio-os-init ./charts/istio-os-init --namespace istio-system --values "+lab.Values(t))
 	require.Contains(t, notes, "WARNING: the label "+label+"=baseline of namespace istio-system refuses the pods")
 	command := func(verb string) string {
 		found := regexp.MustCompile(`(?m)^  (kubectl .*` + verb + ` .*)$`).FindStringSubmatch(notes)
@@ -39,19 +40,19 @@ func TestANamespaceWhichRefusesThePodsIsNamedWithTheRemedy(t *testing.T) {
 	asked, remedy := command("get events"), command("label")
 
 	cause := `violates PodSecurity "baseline:latest"`
-	require.Eventually(t, func() bool { return strings.Contains(shell(t, asked), cause) }, 30*time.Second, time.Second)
-	table, err := run(t, "make status")
+	require.Eventually(t, func() bool { return strings.Contains(lab.Shell(t, asked), cause) }, 30*time.Second, time.Second)
+	table, err := lab.TryShell(t, "make status")
 	require.Error(t, err, table)
 	for _, node := range lab.Nodes(t) {
 		require.Regexp(t, `(?m)^`+node+` .* no pod `, table)
 		require.Regexp(t, `(?m)^`+node+`: .*`+regexp.QuoteMeta(cause)+`.* Fix: `+regexp.QuoteMeta(remedy)+`$`, table)
 	}
 
-	shell(t, remedy)
+	lab.Shell(t, remedy)
 	// by itself the controller tries again too, at intervals that have grown by now
-	shell(t, "kubectl --namespace istio-system rollout restart daemonset/istio-os-init")
-	shell(t, "kubectl --namespace istio-system rollout status daemonset/istio-os-init --timeout 120s")
-	require.NotContains(t, shell(t, "helm upgrade istio-os-init ./charts/istio-os-init --namespace istio-system --values "+lab.Values(t)), "WARNING: the label")
+	lab.Shell(t, "kubectl --namespace istio-system rollout restart daemonset/istio-os-init")
+	lab.Shell(t, "kubectl --namespace istio-system rollout status daemonset/istio-os-init --timeout 120s")
+	require.NotContains(t, lab.Shell(t, "helm upgrade istio-os-init ./charts/istio-os-init --namespace istio-system --values "+lab.Values(t)), "WARNING: the label")
 }
 
 // The notes read the namespace, which such a person may.
@@ -66,6 +67,6 @@ func TestWhoMayAdministerTheNamespaceAloneCanInstall(t *testing.T) {
 		Subjects:   []rbacv1.Subject{{APIGroup: "rbac.authorization.k8s.io", Kind: "User", Name: user}},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	shell(t, fmt.Sprintf("helm install istio-os-init ./charts/istio-os-init --namespace %s --kube-as-user %s --values %s", release.Namespace, user, lab.Values(t)))
+	lab.Shell(t, fmt.Sprintf("helm install istio-os-init ./charts/istio-os-init --namespace %s --kube-as-user %s --values %s", release.Namespace, user, lab.Values(t)))
 	release.WaitReady()
 }

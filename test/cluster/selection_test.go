@@ -49,7 +49,7 @@ func TestANodeThatItsOwnOSReleaseLeavesOutIsReadyAndNothingIsDoneThere(t *testin
 		require.Contains(t, release.Exec(node, "report"), "node "+node+": "+sentence)
 	}
 	require.Equal(t, "gone", lab.RunOn(t, nodes[0], "grep -qs "+release.Namespace+" "+persisted+" || echo gone"))
-	table := shell(t, "root=$PWD; . scripts/lab/lib.sh; . scripts/lab/kind.sh; . scripts/lab/chart.sh; namespace="+release.Namespace+"; verdicts | table")
+	table := lab.Shell(t, "root=$PWD; . scripts/lab/lib.sh; . scripts/lab/kind.sh; . scripts/lab/chart.sh; namespace="+release.Namespace+"; verdicts | table")
 	for _, node := range nodes {
 		require.Regexp(t, `(?m)^`+node+` .* - +not selected +\d+ s$`, table)
 		require.Contains(t, table, node+": "+sentence)

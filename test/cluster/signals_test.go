@@ -180,7 +180,7 @@ func TestATokenOfOneNodesPodIsGoodForThatNodesConditionAndTaintOnly(t *testing.T
 		require.NoError(t, err)
 		command := regexp.MustCompile("(?m)^kubectl patch node NODE .*$").FindString(string(page))
 		require.NotEmpty(t, condition(t, own).Type)
-		shell(t, strings.ReplaceAll(command, "NODE", own))
+		lab.Shell(t, strings.ReplaceAll(command, "NODE", own))
 		require.Empty(t, condition(t, own).Type)
 	})
 
