@@ -76,6 +76,11 @@ func TestATaintedNodeTakesNoWorkloadUntilItIsProvenAndTheNodeSaysWhy(t *testing.
 		churned <- rounds
 	}()
 	require.NoError(t, release.Upgrade(onNode))
+	defer func() {
+		if t.Failed() {
+			t.Logf("signal says:\n%s", release.Log(release.Pods()[node].Name, "signal"))
+		}
+	}()
 	release.WaitFor("the taint stays", func() bool { return !slices.Contains(keys(taints(t, node)), ourTaint) })
 	stop()
 	t.Logf("the taint went while others changed %d times", <-churned)

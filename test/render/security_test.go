@@ -51,7 +51,7 @@ func TestEveryContainerMayDoOnlyWhatItMust(t *testing.T) {
 	want["forget"] = want["watch"]
 	// not watch's uid, which could read its token where the pod's processes share a namespace
 	want["signal"] = want["watch"].DeepCopy()
-	want["signal"].RunAsUser, want["signal"].RunAsGroup = new(int64(65532)), new(int64(65532))
+	want["signal"].RunAsUser, want["signal"].RunAsGroup = new(int64(65532)), new(int64(1337))
 	want["clean-up"] = &corev1.SecurityContext{
 		RunAsUser: root, RunAsGroup: root, RunAsNonRoot: no,
 		Privileged: no, AllowPrivilegeEscalation: no, ReadOnlyRootFilesystem: yes,
