@@ -24,6 +24,7 @@ var exceptions = map[string]string{
 	"container-security-context-user-group-id verify":          "uid 0, as istio-init",
 	"container-security-context-user-group-id clean-up":        "uid 0, whose directory /etc/modules-load.d is",
 	"container-security-context-user-group-id verify-traffic":  "uid 1337, the proxy's: what it sends is what is redirected to the probe",
+	"container-security-context-user-group-id signal":          "gid 1337, the proxy's: what every other sends is redirected by the rules that verify has applied",
 	"container-security-context-readonlyrootfilesystem verify": "to the letter istio-init's",
 }
 
