@@ -27,7 +27,7 @@ down: ## remove what `up` made
 check: ## form, rendering and scripts: under a minute, needs neither root nor Docker
 	@scripts/lint
 	@echo "tests: compiling (cold: a quarter of an hour, most of it Kubernetes' client, twice), then running"
-	@"$$(scripts/tool gotestsum)" --format pkgname --format-hide-empty-pkg -- $(SHORT) -count=1 ./test/internal/... ./test/render/... ./test/node/... ./test/release/...
+	@"$$(scripts/tool gotestsum)" --format pkgname --format-hide-empty-pkg -- $(SHORT) -count=1 -parallel 8 ./test/internal/... ./test/render/... ./test/node/... ./test/release/...
 
 .PHONY: test
 test: ## everything, on a real cluster; brings up the lab and takes it down again unless it was up
