@@ -90,7 +90,7 @@ func onOneNode(t *testing.T) string {
 func brokenLoad(t *testing.T, command string) string {
 	t.Helper()
 	broken := chart.Copy(t)
-	file, behind := filepath.Join(broken, "files", "load.sh"), "} >\"$state/facts\"\n"
+	file, behind := filepath.Join(broken, "files", "load.sh"), "\n} >\"$state/facts\"\n"
 	content, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.Contains(t, string(content), behind)

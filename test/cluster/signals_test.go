@@ -75,7 +75,8 @@ func TestATaintedNodeTakesNoWorkloadUntilItIsProvenAndTheNodeSaysWhy(t *testing.
 		}
 		churned <- rounds
 	}()
-	require.NoError(t, release.Upgrade(onNode))
+	// with every rule that verify may leave in the pod's network namespace, past which signal has to speak
+	require.NoError(t, release.Upgrade(onNode+"mesh: {tproxy: true}\n"))
 	defer func() {
 		if t.Failed() {
 			t.Logf("signal says:\n%s", release.Log(release.Pods()[node].Name, "signal"))
