@@ -21,7 +21,7 @@ func TestEveryCommandOfThePagesWorks(t *testing.T) {
 	// what the lab's image is, for each release that a page makes; all else as a user types it
 	values := map[string]string{"helm install istio-os-init ": lab.Values(t), "helm install mesh ": lab.MeshValues(t)}
 	for i, pool := range []string{"core", "edge"} { // those of mesh-instance
-		label(t, lab.Nodes(t)[i], pool)
+		lab.Label(t, lab.Nodes(t)[i], "pool", pool)
 	}
 	for _, page := range []string{"README.md", "charts/istio-os-init/README.md", "charts/istio-os-init/docs/uses.md"} {
 		content, err := os.ReadFile(filepath.Join(chart.Root(), page))

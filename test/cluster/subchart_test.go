@@ -1,14 +1,12 @@
 package cluster
 
 import (
-	"context"
 	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
@@ -22,7 +20,7 @@ func TestTwoPoolsOfOneMeshArePreparedEachByItsOwnInstance(t *testing.T) {
 	for i, instance := range []string{"istio-os-init", "istio-os-init-edge"} {
 		node := lab.Nodes(t)[i]
 		owner[node] = instance
-		label(t, node, release.Namespace+"-"+instance)
+		lab.Label(t, node, "pool", release.Namespace+"-"+instance)
 	}
 	values := fmt.Sprintf("istio-os-init: {nodeSelector: {pool: %[1]s-istio-os-init}}\nedge: {nodeSelector: {pool: %[1]s-istio-os-init-edge}}", release.Namespace)
 	require.NoError(t, release.UpgradeTo(chart.Mesh(t), values, "--values", lab.MeshValues(t)))
@@ -65,17 +63,4 @@ func TestTwoPoolsOfOneMeshArePreparedEachByItsOwnInstance(t *testing.T) {
 		require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+persisted+" || echo gone"), node)
 	}
 	release.WaitFor("uninstall leaves something", func() bool { return len(release.Left()) == 0 })
-}
-
-// label puts a node into a pool until the test ends.
-func label(t *testing.T, node, pool string) {
-	t.Helper()
-	nodes := lab.Client(t).CoreV1().Nodes()
-	set := func(ctx context.Context, value string) {
-		patch := fmt.Sprintf(`{"metadata": {"labels": {"pool": %s}}}`, value)
-		_, err := nodes.Patch(ctx, node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
-		require.NoError(t, err)
-	}
-	t.Cleanup(func() { set(context.WithoutCancel(t.Context()), "null") })
-	set(t.Context(), `"`+pool+`"`)
 }

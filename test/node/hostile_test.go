@@ -79,13 +79,9 @@ func (s *sandbox) killedAtStep(step int) bool {
 	reading, writing, err := os.Pipe()
 	require.NoError(s.t, err)
 	defer reading.Close()
-	container := s.objects.Container(s.t, "load")
 	// the delay leaves time to kill before the next step
-	arguments := append([]string{"-f", "-qq", "-o", "/dev/fd/3", "-e", "trace=" + calls, "-e", "inject=" + calls + ":delay_exit=3000", "/bin/sh"}, s.command(container)[1:]...)
-	command := exec.CommandContext(s.t.Context(), "strace", arguments...)
-	command.Env = append(append([]string{}, s.env...), environment(container)...)
+	command := s.tracedLoad("-o", "/dev/fd/3", "-e", "trace="+calls, "-e", "inject="+calls+":delay_exit=3000")
 	command.ExtraFiles = []*os.File{writing}
-	command.SysProcAttr = namespaces()
 	command.SysProcAttr.Cloneflags |= syscall.CLONE_NEWPID // what load has started goes with it
 	require.NoError(s.t, command.Start())
 	require.NoError(s.t, writing.Close())
@@ -99,6 +95,17 @@ func (s *sandbox) killedAtStep(step int) bool {
 	_ = command.Process.Kill()
 	_ = command.Wait()
 	return true
+}
+
+// tracedLoad is load and all that it starts under strace, with arguments for that.
+func (s *sandbox) tracedLoad(arguments ...string) *exec.Cmd {
+	s.t.Helper()
+	container := s.objects.Container(s.t, "load")
+	arguments = slices.Concat([]string{"-f", "-qq"}, arguments, []string{"/bin/sh"}, s.command(container)[1:])
+	command := exec.CommandContext(s.t.Context(), "strace", arguments...)
+	command.Env = append(append([]string{}, s.env...), environment(container)...)
+	command.SysProcAttr = namespaces()
+	return command
 }
 
 // host is what somebody else has written on a node.

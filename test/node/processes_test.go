@@ -1,7 +1,6 @@
 package node
 
 import (
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -16,11 +15,7 @@ func TestLoadStartsAtMostTwelveProcessesOnAHealthyNode(t *testing.T) {
 	s := newSandbox(t, smallPlan).loadable("nf_tables", "xt_owner", "nft_counter")
 	got := s.run("load")
 	require.Regexp(t, "not found: nothing$", got.conclusion)
-	container := s.objects.Container(t, "load")
-	command := exec.CommandContext(t.Context(), "strace", append([]string{"-f", "-qq", "-o", s.path("trace"), "-e", "trace=fork,vfork,clone,clone3,execve", "/bin/sh"}, s.command(container)[1:]...)...)
-	command.Env = append(append([]string{}, s.env...), environment(container)...)
-	command.SysProcAttr = namespaces()
-	output, err := command.CombinedOutput()
+	output, err := s.tracedLoad("-o", s.path("trace"), "-e", "trace=fork,vfork,clone,clone3,execve").CombinedOutput()
 	require.NoError(t, err, string(output))
 	started := 0
 	for call := range strings.Lines(s.read("trace")) {

@@ -96,10 +96,10 @@ func TestASignedPackageIsVerifiedAndATamperedOneIsRefused(t *testing.T) {
 	output, err := r.run(t, []string{"CHART_SIGNING_KEY=" + ours.secret, "CHART_SIGNING_PASSPHRASE=another"}, "scripts/package", t.TempDir())
 	require.Error(t, err, output)
 
-	for _, helm := range []string{"helm", "helm4"} {
-		t.Run(helm, func(t *testing.T) {
+	for _, helm := range chart.Helms {
+		t.Run(string(helm), func(t *testing.T) {
 			verify := func(path, keyring string) (string, error) {
-				return r.run(t, nil, chart.Tool(t, helm), "verify", "--keyring", keyring, path)
+				return r.run(t, nil, chart.Tool(t, string(helm)), "verify", "--keyring", keyring, path)
 			}
 			output, err := verify(made[0], ours.public)
 			require.NoError(t, err, output)

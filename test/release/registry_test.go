@@ -22,9 +22,9 @@ func TestAReleaseIsPushedToAndHadFromAnOCIRegistry(t *testing.T) {
 	output, err := r.run(t, nil, chart.Tool(t, "helm4"), "push", "--plain-http", made[0], charts)
 	require.NoError(t, err, output)
 
-	for _, helm := range []string{"helm", "helm4"} {
-		t.Run(helm, func(t *testing.T) {
-			tool, to, reference := chart.Tool(t, helm), t.TempDir(), charts+"/istio-os-init"
+	for _, helm := range chart.Helms {
+		t.Run(string(helm), func(t *testing.T) {
+			tool, to, reference := chart.Tool(t, string(helm)), t.TempDir(), charts+"/istio-os-init"
 			output, err := r.run(t, nil, tool, "pull", "--plain-http", reference, "--version", version(t), "--verify", "--keyring", key.public, "--destination", to)
 			require.NoError(t, err, output)
 			pushed, err := os.ReadFile(made[0])

@@ -18,7 +18,7 @@ const alerts = "signals: {prometheusRule: {enabled: true, force: true}}"
 // The real promtool evaluates the rendered rules on what kube-state-metrics would say, as testdata/alerts.yaml has it.
 func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 	t.Parallel()
-	promtool := tool(t, "promtool")
+	promtool := chart.Tool(t, "promtool")
 	for name, values := range map[string]string{
 		"pods":      alerts,
 		"condition": "signals: {nodeCondition: {enabled: true}, prometheusRule: {enabled: true, force: true}}",
@@ -68,16 +68,6 @@ func TestAlertsCanBeLabelledForTheirPrometheusAndTheirReceiver(t *testing.T) {
 		require.NotEmpty(t, alert.Annotations["summary"], alert.Alert)
 		require.NotEmpty(t, alert.Annotations["description"], alert.Alert)
 	}
-}
-
-// tool returns the path of a tool that a go.mod pins.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	command := exec.CommandContext(t.Context(), filepath.Join(chart.Root(), "scripts", "tool"), name)
-	command.Stderr = os.Stderr
-	path, err := command.Output()
-	require.NoError(t, err)
-	return string(path[:len(path)-1])
 }
 
 func TestThePageOfSignalsNamesEveryAlertAndTheTaint(t *testing.T) {

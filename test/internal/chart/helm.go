@@ -1,10 +1,7 @@
 package chart
 
 import (
-	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -31,7 +28,7 @@ var Helms = []Helm{Helm3, Helm4}
 func (h Helm) Options(t *testing.T, files ...string) *helm.Options {
 	t.Helper()
 	UseHelm(t)
-	return &helm.Options{ValuesFiles: files, Logger: logger.Discard, EnvVars: map[string]string{helmVariable: h.path(t)}}
+	return &helm.Options{ValuesFiles: files, Logger: logger.Discard, EnvVars: map[string]string{helmVariable: Tool(t, string(h))}}
 }
 
 // manifests are those of our chart: many tests look at the same ones, and nothing changes it while they do.
@@ -73,35 +70,11 @@ const helmVariable = "ISTIO_OS_INIT_HELM"
 // UseHelm puts the pinned helms first on PATH, where terratest looks for one; of them Helm3, unless Options say otherwise.
 func UseHelm(t *testing.T) {
 	t.Helper()
-	path := Helm3.path(t)
+	path := Tool(t, string(Helm3))
 	useHelm.Do(func() {
 		_ = os.Setenv(helmVariable, path)
 		_ = os.Setenv("PATH", filepath.Join(Root(), "test", "internal", "chart", "testdata", "bin")+string(os.PathListSeparator)+os.Getenv("PATH"))
 	})
 }
 
-var (
-	useHelm sync.Once
-	paths   = map[Helm]func() (string, error){Helm3: tool(Helm3), Helm4: tool(Helm4)}
-)
-
-// path returns the helm's own path, building it first if need be.
-func (h Helm) path(t *testing.T) string {
-	t.Helper()
-	path, err := paths[h]()
-	require.NoError(t, err)
-	return path
-}
-
-func tool(name Helm) func() (string, error) {
-	return sync.OnceValues(func() (string, error) {
-		var stderr strings.Builder
-		command := exec.CommandContext(context.Background(), filepath.Join(Root(), "scripts", "tool"), string(name))
-		command.Stderr = &stderr
-		path, err := command.Output()
-		if err != nil {
-			return "", fmt.Errorf("scripts/tool %s: %w: %s", name, err, &stderr)
-		}
-		return strings.TrimSpace(string(path)), nil
-	})
-}
+var useHelm sync.Once
