@@ -23,7 +23,7 @@ node_containers() {
 # recipe: everything that decides what the nodes are made of: kind's version, and a hash.
 recipe() {
   sed -n 's,^.*sigs.k8s.io/kind \(v[^ ]*\).*,kind-\1-,p' "$root/go.mod" | tr -d '\n'
-  key ci/kind.yaml ci/kind-from-source.yaml ci/node-image scripts/lab/build-debian-root \
+  key ci/audit ci/kind.yaml ci/kind-from-source.yaml ci/node-image scripts/lab/build-debian-root \
     scripts/lab/build-kubernetes scripts/lab/build-node-image
 }
 
@@ -94,7 +94,9 @@ cluster_create() {
   # Also what a killed run may have left without a container: the network.
   cluster_down
   say "cluster: creating $cluster, $nodes nodes (about half a minute)"
-  logged kind "$("$root/scripts/tool" kind)" create cluster --name "$cluster" --image "$node_image" \
+  # A copy of what the configuration mounts: the cluster outlives a clone.
+  cp -R "$root/ci/audit" "$lab/"
+  logged kind env --chdir="$lab" "$("$root/scripts/tool" kind)" create cluster --name "$cluster" --image "$node_image" \
     --config "$root/$node_config" --kubeconfig "$kubeconfig" ||
     die "kind could not create the cluster; the next run starts over. If it is the node image, try LAB_IMAGES=build."
   cluster_ready 120 || die "only $(ready_nodes) of $nodes nodes are Ready after two minutes. See: docker logs $control_plane"

@@ -33,6 +33,12 @@ import (
 // Patience is how long a release may take to settle on all nodes of the lab.
 const Patience = 2 * time.Minute
 
+// selector finds the objects of a release, and of its pods those of the DaemonSet.
+const selector = "app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=" + chart.Release
+
+// controlPlane is the name of that node, and of its container (scripts/lab/lib.sh).
+const controlPlane = "istio-os-init-control-plane"
+
 func dir() string {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -198,9 +204,10 @@ func (r *Release) Revision() string {
 // Plan returns the plan that the cluster has, as text.
 func (r *Release) Plan() string {
 	r.t.Helper()
-	config, err := r.client.CoreV1().ConfigMaps(r.Namespace).Get(r.t.Context(), chart.Release, metav1.GetOptions{})
+	configs, err := r.client.CoreV1().ConfigMaps(r.Namespace).List(r.t.Context(), metav1.ListOptions{LabelSelector: selector})
 	require.NoError(r.t, err)
-	return config.Data["plan"]
+	require.Len(r.t, configs.Items, 1, "that of a revision before is left")
+	return configs.Items[0].Data["plan"]
 }
 
 // DaemonSet returns the release's DaemonSet as it is now.
@@ -214,7 +221,7 @@ func (r *Release) DaemonSet() *appsv1.DaemonSet {
 // Pods returns the release's pods by the name of their node.
 func (r *Release) Pods() map[string]corev1.Pod {
 	r.t.Helper()
-	list, err := r.client.CoreV1().Pods(r.Namespace).List(r.t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=" + chart.Release})
+	list, err := r.client.CoreV1().Pods(r.Namespace).List(r.t.Context(), metav1.ListOptions{LabelSelector: selector})
 	require.NoError(r.t, err)
 	pods := map[string]corev1.Pod{}
 	for _, pod := range list.Items {
@@ -395,7 +402,7 @@ func (r *Release) ExecIn(node, container string, command ...string) string {
 	r.t.Helper()
 	pod, found := r.Pods()[node]
 	require.True(r.t, found, "no pod on %s", node)
-	kubectl := append([]string{"exec", "istio-os-init-control-plane", "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf",
+	kubectl := append([]string{"exec", controlPlane, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf",
 		"--namespace", r.Namespace, "exec", pod.Name, "--container", container, "--"}, command...)
 	output, err := exec.CommandContext(r.t.Context(), "docker", kubectl...).CombinedOutput()
 	require.NoError(r.t, err, string(output))
