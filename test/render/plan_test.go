@@ -146,17 +146,24 @@ func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 
 func TestAChangeOfPlanOrScriptsRollsThePods(t *testing.T) {
 	t.Parallel()
-	checksum := func(objects chart.Objects) string {
-		return objects.DaemonSet(t).Spec.Template.Annotations["checksum/config"]
+	config := func(objects chart.Objects) string {
+		config := objects.ConfigMap(t)
+		require.True(t, *config.Immutable, config.Name)
+		for _, volume := range objects.Pod(t).Volumes {
+			if volume.ConfigMap != nil {
+				require.Equal(t, config.Name, volume.ConfigMap.Name)
+			}
+		}
+		return config.Name
 	}
-	before := checksum(chart.Render(t, ""))
-	require.Regexp(t, "^[0-9a-f]{64}$", before)
-	require.Equal(t, before, checksum(chart.Render(t, "podLabels: {a: b}")), "what is not in the ConfigMap does not count")
-	require.NotEqual(t, before, checksum(chart.Render(t, "modules: {extra: [br_netfilter]}")))
+	before := config(chart.Render(t, ""))
+	require.Regexp(t, "^istio-os-init-[0-9a-f]{8}$", before)
+	require.Equal(t, before, config(chart.Render(t, "podLabels: {a: b}")), "what is not in the ConfigMap does not count")
+	require.NotEqual(t, before, config(chart.Render(t, "modules: {extra: [br_netfilter]}")))
 
 	changed := chart.Copy(t)
 	appendTo(t, changed+"/files/watch.sh", "# changed\n")
 	manifest, err := chart.Manifest(t, changed, nil)
 	require.NoError(t, err)
-	require.NotEqual(t, before, checksum(chart.Decode(t, manifest)))
+	require.NotEqual(t, before, config(chart.Decode(t, manifest)))
 }

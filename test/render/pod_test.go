@@ -51,7 +51,7 @@ func TestValuesOfKubernetesPassThrough(t *testing.T) {
 	objects := chart.RenderFiles(t, []string{chart.Scenario("everything")})
 	daemonSet, pod := objects.DaemonSet(t), objects.Pod(t)
 	require.Equal(t, "mesh-os-init", daemonSet.Name)
-	require.Equal(t, "mesh-os-init", objects.ConfigMap(t).Name)
+	require.Regexp(t, "^mesh-os-init-[0-9a-f]{8}$", objects.ConfigMap(t).Name)
 	require.Equal(t, "os-init", daemonSet.Spec.Selector.MatchLabels["app.kubernetes.io/name"])
 	require.Equal(t, appsv1.OnDeleteDaemonSetStrategyType, daemonSet.Spec.UpdateStrategy.Type)
 	require.Equal(t, "platform", daemonSet.Spec.Template.Labels["team"])

@@ -121,7 +121,7 @@ func requireTwoInstances(t *testing.T, objects chart.Objects) {
 			}
 		}
 		require.Equal(t, objects.DaemonSets[i].Spec.Template.Spec.NodeSelector, objects.Tests[i].Spec.NodeSelector)
-		require.Contains(t, objects.Tests[i].Spec.Volumes[1].ConfigMap.Name, objects.DaemonSets[i].Name)
+		require.Equal(t, objects.DaemonSets[i].Spec.Template.Spec.Volumes[3].ConfigMap.Name, objects.Tests[i].Spec.Volumes[1].ConfigMap.Name)
 	}
 	require.NotEqual(t, objects.DaemonSets[0].Spec.Template.Spec.NodeSelector, objects.DaemonSets[1].Spec.Template.Spec.NodeSelector)
 }

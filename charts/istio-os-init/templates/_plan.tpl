@@ -81,7 +81,15 @@ network namespace (tools/istio-iptables/pkg/dependencies); both where the versio
 {{- toYaml $args }}
 {{- end }}
 
-{{/* The ConfigMap's data: the plan, each backend's needs, and the scripts as they are in files/. Its checksum rolls the pods. */}}
+{{/*
+Name of the ConfigMap, which changes with its data: a new plan or script rolls the pods, and a pod of the revision before keeps what
+it has been proven with.
+*/}}
+{{- define "istio-os-init.configName" -}}
+{{- printf "%s-%s" (include "istio-os-init.fit" (list (include "istio-os-init.fullname" .) 54)) (include "istio-os-init.config" . | sha256sum | trunc 8) }}
+{{- end }}
+
+{{/* The ConfigMap's data: the plan, each backend's needs, and the scripts as they are in files/. */}}
 {{- define "istio-os-init.config" -}}
 plan: |
   # Kernel modules that a node needs for Istio{{ with include "istio-os-init.istioVersion" . }} {{ . }}{{ end }}, backend {{ include "istio-os-init.backends" . | replace "," " or " }}.

@@ -57,7 +57,7 @@ volumeMounts:
     sizeLimit: 1Mi
 - name: config
   configMap:
-    name: {{ include "istio-os-init.fullname" . }}
+    name: {{ include "istio-os-init.configName" . }}
     # report is called by its name.
     defaultMode: 0555
 {{- end }}

@@ -1,0 +1,48 @@
+package cluster
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/lab"
+)
+
+// What every node asks the API server for on account of its pod, a fleet asks a thousand times.
+func TestAReadyPodCostsTheAPIServerNothing(t *testing.T) {
+	t.Parallel()
+	release := lab.NewRelease(t)
+	begin := lab.AuditEnd(t)
+	require.NoError(t, release.Upgrade(""))
+	release.WaitReady()
+
+	// a kubelet reads the ConfigMap by a watch, and ends it when it sees that nothing can change
+	release.WaitFor("a kubelet goes on watching", func() bool {
+		time.Sleep(time.Second)
+		begun, ended := map[string]string{}, map[string]bool{}
+		for _, request := range lab.Requests(t, begin, release.Namespace) {
+			if request.Object.Resource == "configmaps" && strings.HasPrefix(request.User.Username, "system:node:") {
+				begun[request.ID] = request.User.Username
+				ended[request.ID] = ended[request.ID] || request.Stage == "ResponseComplete"
+			}
+		}
+		nodes := map[string]bool{}
+		for id, node := range begun {
+			nodes[node] = true
+			if !ended[id] {
+				return false
+			}
+		}
+		return len(nodes) == len(lab.Nodes(t))
+	})
+
+	steady := lab.AuditEnd(t)
+	time.Sleep(20 * time.Second)
+	var asked []string
+	for _, request := range lab.Requests(t, steady, release.Namespace) {
+		asked = append(asked, request.User.Username+" "+request.Verb+" "+request.URI)
+	}
+	require.Empty(t, asked)
+}
