@@ -287,7 +287,8 @@ func Conclusions(pod corev1.Pod) map[string]string {
 	conclusions := map[string]string{}
 	for _, status := range append(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses...) {
 		for _, state := range []corev1.ContainerState{status.LastTerminationState, status.State} {
-			if state.Terminated != nil {
+			// with this reason the message is the kubelet's: the rule has removed the container that had one
+			if state.Terminated != nil && state.Terminated.Reason != "RestartingAllContainers" {
 				conclusions[status.Name] = strings.TrimSpace(state.Terminated.Message)
 			}
 		}
