@@ -104,13 +104,11 @@ func (vm *VM) Modules() map[string]bool {
 func (vm *VM) WithDependencies(entries []string) map[string]bool {
 	vm.t.Helper()
 	modules := map[string]bool{}
-	for _, entry := range entries {
-		alternatives := strings.ReplaceAll(entry, "|", " ")
-		for line := range strings.Lines(vm.Run("for m in " + alternatives + "; do modprobe --show-depends $m 2>/dev/null && break; done; true")) {
-			if path, found := strings.CutPrefix(line, "insmod "); found {
-				name, _, _ := strings.Cut(filepath.Base(strings.Fields(path)[0]), ".")
-				modules[strings.ReplaceAll(name, "-", "_")] = true
-			}
+	script := "for entry in '" + strings.Join(entries, "' '") + "'; do for m in $(echo $entry | tr '|' ' '); do modprobe --show-depends $m 2>/dev/null && break; done; done; true"
+	for line := range strings.Lines(vm.Run(script)) {
+		if path, found := strings.CutPrefix(line, "insmod "); found {
+			name, _, _ := strings.Cut(filepath.Base(strings.Fields(path)[0]), ".")
+			modules[strings.ReplaceAll(name, "-", "_")] = true
 		}
 	}
 	return modules
