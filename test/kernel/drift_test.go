@@ -20,7 +20,7 @@ func TestAModuleThatIsUnloadedMakesThePodNotReadyAndComesBackProven(t *testing.T
 		t.Run(repair, func(t *testing.T) {
 			vm.On(t).Unload()
 			release := lab.NewRelease(t)
-			require.NoError(t, release.Upgrade(onlyOn(vm)+"\nwatch: {interval: 5}\nrepair: "+repair))
+			require.NoError(t, release.Upgrade(onlyBriefly(vm)+"\nwatch: {interval: 5}\nrepair: "+repair))
 			release.WaitReadyOn(1)
 			before := release.Pods()[vm.Name]
 			proven := provenAt(before)
@@ -63,7 +63,7 @@ func TestAMendedNodeBecomesReadyInTheSamePod(t *testing.T) {
 	uid := types.UID("")
 	t.Run("while modprobe is missing the pod says why", func(t *testing.T) {
 		vm.On(t).Fault("no-modprobe")
-		require.NoError(t, release.Upgrade(onlyOn(vm)))
+		require.NoError(t, release.Upgrade(onlyBriefly(vm)))
 		require.Regexp(t, `^ModprobeMissing: `, waitForVerify(release, vm.Name))
 		uid = release.Pods()[vm.Name].UID
 	})

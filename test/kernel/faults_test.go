@@ -90,7 +90,7 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 				row.breaks(t, copied)
 			}
 			release := lab.NewRelease(t)
-			require.NoError(t, release.UpgradeTo(copied, row.values+"\npersist: {enabled: false}\n"+onlyOn(vm)))
+			require.NoError(t, release.UpgradeTo(copied, row.values+"\n"+onlyBriefly(vm)))
 			sees, fixes := "", "none needed"
 			if row.want == "" {
 				release.WaitReadyOn(1)

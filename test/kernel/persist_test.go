@@ -61,7 +61,7 @@ func TestFirewalldThatUnloadsModulesIsNoticedAndRepaired(t *testing.T) {
 	vm.Fault("firewalld")
 	require.Equal(t, "active", lab.RunOn(t, vm.Name, "systemctl is-active firewalld"))
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade(onlyOn(vm)+"\nwatch: {interval: 2}\nmodules: {extra: [xt_statistic]}")) // which no rule holds
+	require.NoError(t, release.Upgrade(onlyBriefly(vm)+"\nwatch: {interval: 2}\nmodules: {extra: [xt_statistic]}")) // which no rule holds
 	release.WaitReadyOn(1)
 	require.Contains(t, release.Exec(vm.Name, "report"), "warning: firewalld is active")
 	require.True(t, vm.Modules()["xt_statistic"])

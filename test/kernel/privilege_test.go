@@ -27,7 +27,7 @@ func TestLoadCanDoNothingWithoutEitherOfItsCapabilities(t *testing.T) {
 			replace(t, filepath.Join(broken, "templates", "daemonset.yaml"), "                - "+capability+"\n", "")
 
 			release := lab.NewRelease(t)
-			require.NoError(t, release.UpgradeTo(broken, onlyOn(vm)))
+			require.NoError(t, release.UpgradeTo(broken, onlyBriefly(vm)))
 			conclusion := waitForVerify(release, vm.Name)
 			require.Regexp(t, "^CapabilityRefused: "+capability+`\. Fix: `, conclusion)
 			require.Equal(t, names(before), names(vm.On(t).Modules()))
@@ -102,7 +102,7 @@ func TestAFaultOnOneNodeLeavesTheOthersReady(t *testing.T) {
 func TestNoRuleOfAnotherNamespaceChanges(t *testing.T) {
 	vm := lab.TheVM(t)
 	bystander := lab.NewRelease(t)
-	require.NoError(t, bystander.Upgrade(onlyOn(vm)))
+	require.NoError(t, bystander.Upgrade(onlyBriefly(vm)))
 	bystander.WaitReadyOn(1) // its pod holds istio-init's rules, as a mesh pod does
 
 	// A test before this one may have flushed the kubelet's own chains. It looks after them every minute or two, for each family at
@@ -116,7 +116,7 @@ func TestNoRuleOfAnotherNamespaceChanges(t *testing.T) {
 	})
 	require.Contains(t, before, "ISTIO_REDIRECT")
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade(onlyOn(vm)))
+	require.NoError(t, release.Upgrade(onlyBriefly(vm)))
 	release.WaitReadyOn(1)
 	after := rules(vm)
 	for namespace, text := range perNamespace(before) {
@@ -151,6 +151,9 @@ func perNamespace(rules string) map[string]string {
 var counters = regexp.MustCompile(`\[\d+:\d+\]|packets \d+ bytes \d+`)
 
 func onlyOn(vm *lab.VM) string { return "nodeSelector: {kubernetes.io/hostname: " + vm.Name + "}" }
+
+// onlyBriefly is onlyOn for tests that are not about persistence: without it nothing is to be cleaned up on any node.
+func onlyBriefly(vm *lab.VM) string { return onlyOn(vm) + "\npersist: {enabled: false}" }
 
 // waitForVerify waits until verify has ended on a node and returns its conclusion.
 func waitForVerify(release *lab.Release, node string) string {
