@@ -42,11 +42,22 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- if and .Values.image.digest (not (regexMatch "^sha256:[a-f0-9]{64}$" .Values.image.digest)) }}
 {{- $refusals = append $refusals (printf "image.digest %q is no digest: allowed is sha256: and 64 lower-case hex digits. Copy it from `docker buildx imagetools inspect`, or leave it empty." .Values.image.digest) }}
 {{- end }}
+{{- /* one expression for all of them, and one for each only where that fails: to compile it takes longer than all else here */}}
+{{- $name := "[A-Za-z0-9_-]+(\\|[A-Za-z0-9_-]+)*" }}
+{{- $entries := list }}
+{{- range .Values.modules }}
+{{- range kindIs "map" . | ternary . (dict "" .) }}
+{{- $entries = concat $entries . }}
+{{- end }}
+{{- end }}
+{{- $names := join "," $entries }}
+{{- if not (and (regexMatch (printf "^%s(,%s)*$" $name $name) $names) (eq (len $entries) (len (splitList "," $names)))) }}
 {{- range $group, $lists := .Values.modules }}
 {{- range $backend, $entries := kindIs "map" $lists | ternary $lists (dict "" $lists) }}
 {{- range $entries }}
-{{- if not (regexMatch "^[A-Za-z0-9_-]+(\\|[A-Za-z0-9_-]+)*$" .) }}
+{{- if not (regexMatch (printf "^%s$" $name) .) }}
 {{- $refusals = append $refusals (printf "modules.%s: %q is no module name: allowed are letters, digits, '_' and '-', alternatives separated by '|'. Name the module as modprobe does, without path, suffix or options." (list $group $backend | join "." | trimSuffix ".") .) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
