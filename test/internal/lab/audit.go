@@ -31,20 +31,22 @@ const auditLog = "/var/log/kubernetes/audit.log" // kind.yaml
 // AuditEnd returns where the audit log ends now, for Requests.
 func AuditEnd(t *testing.T) int64 {
 	t.Helper()
-	end, err := strconv.ParseInt(RunOn(t, controlPlane, "stat --format %s "+auditLog), 10, 64)
+	end, err := strconv.ParseInt(RunOn(t, ControlPlane, "stat --format %s "+auditLog), 10, 64)
 	require.NoError(t, err)
 	return end
 }
 
-// Requests returns what the audit log has from there on about a namespace, without the requests of the test itself.
+// Requests returns what the audit log has from there on about a namespace, and of its service accounts about anything, without the
+// requests of the test itself. A watch is there twice, when it begins and when it ends.
 func Requests(t *testing.T, from int64, namespace string) []Request {
 	t.Helper()
 	var requests []Request
-	lines := RunOn(t, controlPlane, fmt.Sprintf("tail --bytes +%d %s | grep --fixed-strings %s || true", from+1, auditLog, namespace))
+	lines := RunOn(t, ControlPlane, fmt.Sprintf("tail --bytes +%d %s | grep --fixed-strings %s || true", from+1, auditLog, namespace))
 	for line := range strings.Lines(lines) {
 		var request Request
 		require.NoError(t, json.Unmarshal([]byte(line), &request), line)
-		if request.Object.Namespace == namespace && !strings.HasPrefix(request.Agent, filepath.Base(os.Args[0])+"/") {
+		about := request.Object.Namespace == namespace || strings.HasPrefix(request.User.Username, "system:serviceaccount:"+namespace+":")
+		if about && !strings.HasPrefix(request.Agent, filepath.Base(os.Args[0])+"/") {
 			requests = append(requests, request)
 		}
 	}

@@ -36,9 +36,6 @@ const Patience = 2 * time.Minute
 // selector finds the objects of a release, and of its pods those of the DaemonSet.
 const selector = "app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=" + chart.Release
 
-// controlPlane is the name of that node, and of its container (scripts/lab/lib.sh).
-const controlPlane = "istio-os-init-control-plane"
-
 func dir() string {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -403,7 +400,7 @@ func (r *Release) ExecIn(node, container string, command ...string) string {
 	r.t.Helper()
 	pod, found := r.Pods()[node]
 	require.True(r.t, found, "no pod on %s", node)
-	kubectl := append([]string{"exec", controlPlane, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf",
+	kubectl := append([]string{"exec", ControlPlane, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf",
 		"--namespace", r.Namespace, "exec", pod.Name, "--container", container, "--"}, command...)
 	output, err := exec.CommandContext(r.t.Context(), "docker", kubectl...).CombinedOutput()
 	require.NoError(r.t, err, string(output))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,18 +25,52 @@ func RunOn(t *testing.T, node, command string) string {
 	return strings.TrimSpace(string(run(t, "docker", "exec", node, "sh", "-c", command)))
 }
 
+// ControlPlane is the node that runs the API server and keeps its audit log, and the container that it is (scripts/lab/lib.sh).
+const ControlPlane = "istio-os-init-control-plane"
+
+// Containers returns the names of the nodes that are containers of Docker's: all but the VM.
+func Containers(t *testing.T) []string {
+	t.Helper()
+	return slices.DeleteFunc(Nodes(t), func(node string) bool { return node == vmName })
+}
+
 // Label gives a node a label, which goes when the test ends.
 func Label(t *testing.T, node, key, value string) {
 	t.Helper()
-	set := func(ctx context.Context, value any) error {
-		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]any{key: value}}})
-		require.NoError(t, err)
-		_, err = Client(t).CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{})
-		return err
-	}
 	// the test's own context ends before its clean-up
-	t.Cleanup(func() { require.NoError(t, set(context.WithoutCancel(t.Context()), nil)) })
-	require.NoError(t, set(t.Context(), value))
+	t.Cleanup(func() { label(context.WithoutCancel(t.Context()), t, node, key, nil) })
+	label(t.Context(), t, node, key, value)
+}
+
+// Unlabel takes a label off a node.
+func Unlabel(t *testing.T, node, key string) {
+	t.Helper()
+	label(t.Context(), t, node, key, nil)
+}
+
+func label(ctx context.Context, t *testing.T, node, key string, value any) {
+	t.Helper()
+	patchNode(ctx, t, node, map[string]any{"metadata": map[string]any{"labels": map[string]any{key: value}}})
+}
+
+// Untaint takes the control plane's taints off it until the test ends, for pods that tolerate none.
+func Untaint(t *testing.T) {
+	t.Helper()
+	node, err := Client(t).CoreV1().Nodes().Get(t.Context(), ControlPlane, metav1.GetOptions{})
+	require.NoError(t, err)
+	set := func(ctx context.Context, taints any) {
+		patchNode(ctx, t, ControlPlane, map[string]any{"spec": map[string]any{"taints": taints}})
+	}
+	t.Cleanup(func() { set(context.WithoutCancel(t.Context()), node.Spec.Taints) }) // the test's own context ends before its clean-up
+	set(t.Context(), nil)
+}
+
+func patchNode(ctx context.Context, t *testing.T, node string, change map[string]any) {
+	t.Helper()
+	patch, err := json.Marshal(change)
+	require.NoError(t, err)
+	_, err = Client(t).CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{})
+	require.NoError(t, err)
 }
 
 // Stopped is a worker that is down.

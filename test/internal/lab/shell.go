@@ -38,7 +38,7 @@ func shell(t *testing.T, dir, command string) (string, error) {
 	chart.UseHelm(t)
 	bin := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(bin, "kubectl"), []byte(`#!/bin/sh
-exec docker exec -i `+controlPlane+` kubectl --kubeconfig=/etc/kubernetes/admin.conf "$@"
+exec docker exec -i `+ControlPlane+` kubectl --kubeconfig=/etc/kubernetes/admin.conf "$@"
 `), 0o755))
 	if strings.HasPrefix(command, "ct ") { // which asks git
 		require.NoError(t, os.Symlink(chart.Tool(t, "ct"), filepath.Join(bin, "ct")))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,22 @@ func (vm *VM) Unload() {
 	require.NoError(vm.t, err, output)
 }
 
+// Remove unloads a module that the pods' rules hold, the rules first, and returns when it had gone, by the VM's clock.
+func (vm *VM) Remove(module string) time.Time {
+	vm.t.Helper()
+	// the last rule's module is let go only after a moment
+	return vm.clock(`for process in $(lsns --type net --noheadings --output PID); do nsenter --net="/proc/$process/ns/net" nft flush ruleset; done
+for i in 1 2 3 4 5 6 7 8 9 10; do rmmod ` + module + ` 2>/dev/null && date +%s%N && exit; sleep 0.2; done; exit 1`)
+}
+
+// clock runs a command that prints what the VM's clock says, in nanoseconds.
+func (vm *VM) clock(command string) time.Time {
+	vm.t.Helper()
+	nanoseconds, err := strconv.ParseInt(strings.TrimSpace(vm.Run(command)), 10, 64)
+	require.NoError(vm.t, err)
+	return time.Unix(0, nanoseconds)
+}
+
 // Run runs a shell command as root on the VM's host, outside of Kubernetes, and returns what it prints.
 func (vm *VM) Run(command string) string {
 	vm.t.Helper()
@@ -66,6 +83,22 @@ func (vm *VM) Fault(name string) {
 		output, err := vm.script(context.WithoutCancel(vm.t.Context()), "fault", bare, "off")
 		require.NoError(vm.t, err, output)
 	})
+}
+
+// Ahead returns by how much the VM's clock is ahead of this host's, to within a tenth of a second or so: the VM is asked in between two
+// looks at ours, and the closest of three pairs counts.
+func (vm *VM) Ahead() time.Duration {
+	vm.t.Helper()
+	var ahead time.Duration
+	closest := time.Hour
+	for range 3 {
+		before := time.Now()
+		said := vm.clock("date +%s%N")
+		if took := time.Since(before); took < closest {
+			closest, ahead = took, said.Sub(before.Add(took/2))
+		}
+	}
+	return ahead
 }
 
 // Reboot reboots the VM and waits until its node is Ready again.
