@@ -28,10 +28,11 @@ func RunOn(t *testing.T, node, command string) string {
 // ControlPlane is the node that runs the API server and keeps its audit log, and the container that it is (scripts/lab/lib.sh).
 const ControlPlane = "istio-os-init-control-plane"
 
-// Containers returns the names of the nodes that are containers of Docker's: all but the VM.
+// Containers returns the names of the nodes that are containers of Docker's: all but the VM, and those that are only simulated.
 func Containers(t *testing.T) []string {
 	t.Helper()
-	return slices.DeleteFunc(Nodes(t), func(node string) bool { return node == vmName })
+	running := strings.Fields(string(run(t, "docker", "ps", "--format", "{{.Names}}")))
+	return slices.DeleteFunc(Nodes(t), func(node string) bool { return !slices.Contains(running, node) })
 }
 
 // Label gives a node a label, which goes when the test ends.

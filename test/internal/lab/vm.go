@@ -86,12 +86,12 @@ func (vm *VM) Fault(name string) {
 }
 
 // Ahead returns by how much the VM's clock is ahead of this host's, to within a tenth of a second or so: the VM is asked in between two
-// looks at ours, and the closest of three pairs counts.
+// looks at ours, and the closest of some such pairs counts.
 func (vm *VM) Ahead() time.Duration {
 	vm.t.Helper()
 	var ahead time.Duration
 	closest := time.Hour
-	for range 3 {
+	for range 5 {
 		before := time.Now()
 		said := vm.clock("date +%s%N")
 		if took := time.Since(before); took < closest {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
@@ -45,4 +46,24 @@ func TestAReadyPodCostsTheAPIServerNothing(t *testing.T) {
 		asked = append(asked, request.User.Username+" "+request.Verb+" "+request.URI)
 	}
 	require.Empty(t, asked)
+	t.Run("and its node little memory", func(t *testing.T) {
+		for node, pod := range release.Pods() {
+			memory := lab.MainContainer(t, pod).Memory()
+			t.Logf("%s: %.2f MiB", node, memory)
+			require.Less(t, memory, 3.0, node) // a shell and its sleep: 2
+		}
+	})
+}
+
+// Helm keeps ten revisions, and the API server refuses a Secret of more than a mebibyte. docs/cost.md says what a revision consists of.
+func TestARevisionInEtcdIsFarFromTheLimit(t *testing.T) {
+	t.Parallel()
+	release := lab.NewRelease(t)
+	require.NoError(t, release.Upgrade("nodeSelector: {kubernetes.io/hostname: none}"))
+	revisions, err := lab.Client(t).CoreV1().Secrets(release.Namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "owner=helm"})
+	require.NoError(t, err)
+	require.Len(t, revisions.Items, 1)
+	size := len(revisions.Items[0].Data["release"])
+	t.Logf("%d bytes", size)
+	require.Less(t, size, 170_000)
 }
