@@ -41,6 +41,10 @@ test-kernel: ## on a VM's own kernel: the failure before, the modules loaded, th
 test-kernels: ## the same on all four kernels, and the table of them in the chart's docs
 	@scripts/test-kernel bullseye bookworm trixie sid
 
+.PHONY: bench
+bench: ## what the chart costs beside the DaemonSet that users copy: 45 minutes on the lab, into .bench/ and the chart's docs
+	@scripts/bench
+
 .PHONY: generate
 generate: ## schema, README and list of changes of the chart
 	@scripts/generate
