@@ -44,6 +44,7 @@ func TestWhatItCosts(t *testing.T) {
 		{"release", measureRelease},
 		{"one node", measureNode},
 		{"rolling restart", measureRollingRestart},
+		{"requests", steady.measureRequests},
 		{"fleet", measureFleet},
 		{"drift", measureDrift},
 	} {

@@ -23,7 +23,7 @@ const (
 	// raisedQPS is what kube-controller-manager gets instead of its default of 20 requests a second for each controller.
 	raisedQPS = 100
 	// windowOfTheirs is how many nodes theirs is watched on: it goes from node to node, so that more of them take no other time.
-	windowOfTheirs = 4
+	windowOfTheirs = 3
 	// farther is the size that is not measured but follows from the others.
 	farther = 10000
 )

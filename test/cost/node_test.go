@@ -23,8 +23,7 @@ import (
 )
 
 const (
-	runs      = 10
-	floorRuns = 5
+	runs = 10
 	// asideRuns are for what only stands beside.
 	asideRuns = 3
 )
@@ -59,7 +58,7 @@ func measureStart(t *testing.T, b *bench) {
 	listed := modulesOf(t, copied.daemonSet().Spec.Template.Spec.InitContainers[0])
 	own := start(label(ours), runs, deploy(t, ours, label(ours), "on", ""), chart.RenderFiles(t, []string{lab.Values(t)}).Plan(t))
 	other := start(label(theirs), runs, copied, listed)
-	floor := start(label("idle"), floorRuns, deployCopy(t, idle(t, "sleep 100000 &\nwait \"$!\""), label("idle"), "on", ""), nil)
+	floor := start(label("idle"), asideRuns, deployCopy(t, idle(t, "sleep 100000 &\nwait \"$!\""), label("idle"), "on", ""), nil)
 	unlimited := start(label("unlimited"), asideRuns, withoutLimit(deploy(t, theirs, label("unlimited"), "on", "")), listed)
 	require.NotEmpty(t, own.modules)
 	require.NotEmpty(t, other.modules)
