@@ -104,12 +104,19 @@ backends: |
 
 {{/*
 The scripts under a pattern, as keys of a ConfigMap, each on a line of its own. Takes the root context and the pattern. Without the
-last newline (|-): of the last key Helm 3 would cut it off and Helm 4 not. Who indents them takes the spaces out of empty lines again,
-by replace: a regular expression would take a tenth of the time of a rendering.
+last newline (|-): of the last key Helm 3 would cut it off and Helm 4 not.
 */}}
 {{- define "istio-os-init.scripts" -}}
 {{- range $path, $script := (first .).Files.Glob (last .) }}
 {{ base $path }}: |-
   {{- toString $script | trimSuffix "\n" | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/*
+Such keys as a ConfigMap's data, from their text. nindent indents empty lines too; the spaces go by replace, since a regular expression
+would take a tenth of the time of a rendering.
+*/}}
+{{- define "istio-os-init.data" -}}
+{{- nindent 2 . | replace "\n    \n" "\n\n" }}
 {{- end }}
