@@ -36,7 +36,7 @@ func TestWhatItCosts(t *testing.T) {
 		b.write(t)
 		b.plot(t)
 	})
-	steady := beginSteady(t, b)
+	steady := beginSteady(t)
 	for _, measurement := range []struct {
 		name    string
 		measure func(*testing.T, *bench)

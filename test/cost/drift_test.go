@@ -64,8 +64,7 @@ func restartOfAllContainers(t *testing.T, node string, ahead time.Duration) []fl
   exit 3
 }
 cat "$ended"
-sleep 100000 &
-wait "$!"`), "kubernetes.io/hostname", node, "")
+`+sleeps), "kubernetes.io/hostname", node, "")
 	seen := d.follow()
 	var took []float64
 	for run := range asideRuns {

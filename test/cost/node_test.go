@@ -58,7 +58,7 @@ func measureStart(t *testing.T, b *bench) {
 	listed := modulesOf(t, copied.daemonSet().Spec.Template.Spec.InitContainers[0])
 	own := start(label(ours), runs, deploy(t, ours, label(ours), "on", ""), chart.RenderFiles(t, []string{lab.Values(t)}).Plan(t))
 	other := start(label(theirs), runs, copied, listed)
-	floor := start(label("idle"), asideRuns, deployCopy(t, idle(t, "sleep 100000 &\nwait \"$!\""), label("idle"), "on", ""), nil)
+	floor := start(label("idle"), asideRuns, deployCopy(t, idle(t, sleeps), label("idle"), "on", ""), nil)
 	unlimited := start(label("unlimited"), asideRuns, withoutLimit(deploy(t, theirs, label("unlimited"), "on", "")), listed)
 	require.NotEmpty(t, own.modules)
 	require.NotEmpty(t, other.modules)
@@ -243,6 +243,10 @@ func withoutLimit(d *deployment) *deployment {
 	return d
 }
 
+// sleeps is what the long-lived container does where it has nothing to watch.
+const sleeps = `sleep 100000 &
+wait "$!"`
+
 // idle returns a copy of the chart whose scripts do nothing: what its containers cost whatever they do. watch: what that one does.
 func idle(t *testing.T, watch string) string {
 	t.Helper()
@@ -253,14 +257,6 @@ func idle(t *testing.T, watch string) string {
 		require.NoError(t, os.WriteFile(file, []byte("#!/bin/sh\n"+does+"\n"), 0o600))
 	}
 	return path
-}
-
-// deployCopy is deploy with a copy of our chart.
-func deployCopy(t *testing.T, path, key, value, values string) *deployment {
-	t.Helper()
-	release := lab.NewRelease(t)
-	require.NoError(t, release.UpgradeTo(path, fmt.Sprintf("nodeSelector: {%s: %q}\n%s", key, value, values)))
-	return &deployment{Release: release, t: t, name: chart.Release, selector: "app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=" + chart.Release, container: "watch", loader: "load"}
 }
 
 // measureEnd deletes pods on the nodes that are containers, all nodes' at once, and waits until the API has them no more.

@@ -38,7 +38,7 @@ func measureRollingRestart(t *testing.T, b *bench) {
 		return took, last
 	}
 	took[ours], parts[ours] = measure(deploy(t, ours, label(ours), "on", ""), 3)
-	floor, _ := measure(deployCopy(t, idle(t, "sleep 100000 &\nwait \"$!\""), label(ours), "on", ""), 1)
+	floor, _ := measure(deployCopy(t, idle(t, sleeps), label(ours), "on", ""), 1)
 	took[theirs], parts[theirs] = measure(deploy(t, theirs, label(theirs), "on", ""), 1)
 	b.record(t, row{
 		what: fmt.Sprintf("rolling restart, %d real nodes", len(nodes)), unit: "s", ours: median(took[ours]), theirs: median(took[theirs]), limit: 0.15,

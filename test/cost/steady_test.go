@@ -39,7 +39,7 @@ type steadyPod struct {
 //
 // Two nodes, since PSS halves a page that two processes map. Nodes share the kernel, but not the page cache of an image: each node's
 // containerd has unpacked its own copy. So each container pays for all of its programs and libraries, as on a node without a mesh pod.
-func beginSteady(t *testing.T, b *bench) steady {
+func beginSteady(t *testing.T) steady {
 	workers := slices.DeleteFunc(lab.Containers(t), func(node string) bool { return node == lab.ControlPlane })
 	require.NotEmpty(t, workers)
 	s, audit := steady{}, lab.AuditEnd(t)
@@ -106,8 +106,7 @@ func (p *steadyPod) identify() {
 	require.Equal(p.t, p.container, pod.Status.ContainerStatuses[0].Name)
 }
 
-// memory is the long-lived container's, in MiB, once no other pod on the node runs
-// programs of the same image.
+// memory is the long-lived container's, in MiB, once no other pod on the node runs programs of the same image.
 func (p *steadyPod) memory() float64 {
 	p.t.Helper()
 	image := p.pods()[0].Spec.Containers[0].Image

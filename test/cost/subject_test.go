@@ -30,11 +30,10 @@ type deployment struct {
 // deploy brings a subject to the nodes with a label. values: more of them for the chart, as YAML.
 func deploy(t *testing.T, s subject, key, value, values string) *deployment {
 	t.Helper()
-	release := lab.NewRelease(t)
 	if s == ours {
-		require.NoError(t, release.Upgrade(fmt.Sprintf("nodeSelector: {%s: %q}\n%s", key, value, values)))
-		return &deployment{Release: release, t: t, name: chart.Release, selector: "app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=" + chart.Release, container: "watch", loader: "load"}
+		return deployCopy(t, chart.Path(), key, value, values)
 	}
+	release := lab.NewRelease(t)
 	content, err := os.ReadFile("testdata/copied.yaml")
 	require.NoError(t, err)
 	var daemonSet appsv1.DaemonSet
@@ -52,6 +51,14 @@ func deploy(t *testing.T, s subject, key, value, values string) *deployment {
 	_, err = lab.Client(t).AppsV1().DaemonSets(release.Namespace).Create(t.Context(), &daemonSet, metav1.CreateOptions{})
 	require.NoError(t, err)
 	return &deployment{Release: release, t: t, name: daemonSet.Name, selector: "app=istio-os-init", container: "sleep", loader: "fix-modprobe"}
+}
+
+// deployCopy is deploy of ours with a copy of the chart.
+func deployCopy(t *testing.T, path, key, value, values string) *deployment {
+	t.Helper()
+	release := lab.NewRelease(t)
+	require.NoError(t, release.UpgradeTo(path, fmt.Sprintf("nodeSelector: {%s: %q}\n%s", key, value, values)))
+	return &deployment{Release: release, t: t, name: chart.Release, selector: lab.Selector, container: "watch", loader: "load"}
 }
 
 // daemonSet returns it as it is now.

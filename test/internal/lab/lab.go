@@ -33,8 +33,8 @@ import (
 // Patience is how long a release may take to settle on all nodes of the lab.
 const Patience = 2 * time.Minute
 
-// selector finds the objects of a release, and of its pods those of the DaemonSet.
-const selector = "app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=" + chart.Release
+// Selector finds the objects of a release, and of its pods those of the DaemonSet.
+const Selector = "app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=" + chart.Release
 
 func dir() string {
 	cache, err := os.UserCacheDir()
@@ -201,7 +201,7 @@ func (r *Release) Revision() string {
 // Plan returns the plan that the cluster has, as text.
 func (r *Release) Plan() string {
 	r.t.Helper()
-	configs, err := r.client.CoreV1().ConfigMaps(r.Namespace).List(r.t.Context(), metav1.ListOptions{LabelSelector: selector})
+	configs, err := r.client.CoreV1().ConfigMaps(r.Namespace).List(r.t.Context(), metav1.ListOptions{LabelSelector: Selector})
 	require.NoError(r.t, err)
 	require.Len(r.t, configs.Items, 1, "that of a revision before is left")
 	return configs.Items[0].Data["plan"]
@@ -218,7 +218,7 @@ func (r *Release) DaemonSet() *appsv1.DaemonSet {
 // Pods returns the release's pods by the name of their node.
 func (r *Release) Pods() map[string]corev1.Pod {
 	r.t.Helper()
-	list, err := r.client.CoreV1().Pods(r.Namespace).List(r.t.Context(), metav1.ListOptions{LabelSelector: selector})
+	list, err := r.client.CoreV1().Pods(r.Namespace).List(r.t.Context(), metav1.ListOptions{LabelSelector: Selector})
 	require.NoError(r.t, err)
 	pods := map[string]corev1.Pod{}
 	for _, pod := range list.Items {
