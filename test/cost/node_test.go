@@ -158,7 +158,7 @@ func (s *starter) leave() {
 	for _, pod := range pods {
 		s.remove(pod, new(int64(1)))
 	}
-	s.until(lab.Patience, "the pod does not go", func() bool { return len(s.pods()) == 0 && s.settled(0) })
+	s.until(lab.Patience, "the pod does not go", func() bool { return len(s.pods()) == 0 && lab.RolledOut(s.daemonSet(), 0) })
 }
 
 // medians are of each moment that containerd has written down, in their order.

@@ -23,8 +23,8 @@ import (
 type curves struct {
 	// Seconds of a rolling restart over the number of nodes: ours, ours with a higher rate of the control plane, theirs.
 	oursBySize, raisedBySize, theirsBySize []point
-	// fit is the line through oursBySize.
-	fit func(float64) float64
+	// estimate is ours for a size that was not measured.
+	estimate func(float64) float64
 	// rollouts is how many new pods were Ready over time, by how the control plane was set.
 	rollouts map[string][]point
 }
@@ -59,12 +59,12 @@ func (b *bench) plotFleet(t *testing.T) {
 	p.Legend.Left, p.Legend.XOffs, p.Legend.YOffs = true, vg.Points(6), -vg.Points(4)
 	line(t, p, "the copied DaemonSet, from a window of a few nodes", b.theirsBySize, red, nil, false)
 	line(t, p, "ours, control plane at its defaults", b.oursBySize, blue, nil, true)
-	if b.fit != nil {
-		var fitted []point
+	if b.estimate != nil {
+		var estimated []point
 		for x := b.oursBySize[0].x; x <= farther*1.001; x *= math.Pow(10, 0.05) {
-			fitted = append(fitted, point{x, b.fit(x)})
+			estimated = append(estimated, point{x, b.estimate(x)})
 		}
-		line(t, p, "ours, from the fit of what was measured", fitted, blue, []vg.Length{vg.Points(5), vg.Points(4)}, false)
+		line(t, p, "ours, estimated from what was measured", estimated, blue, []vg.Length{vg.Points(5), vg.Points(4)}, false)
 	}
 	if len(b.raisedBySize) > 0 {
 		line(t, p, "ours, kube-controller-manager's rate raised", b.raisedBySize, orange, nil, true)

@@ -26,12 +26,12 @@ func measureRollingRestart(t *testing.T, b *bench) {
 	}
 	measure := func(d *deployment, times int) (took []float64, last phases) {
 		seen := d.follow()
-		d.until(lab.Patience, "not every node has its pod", func() bool { return d.settled(len(nodes)) })
+		d.until(lab.Patience, "not every node has its pod", func() bool { return lab.RolledOut(d.daemonSet(), len(nodes)) })
 		for range times {
 			d.proven(len(nodes))
 			start := time.Now()
 			d.restart()
-			d.until(5*time.Minute, "the restart does not come to its end", func() bool { return d.settled(len(nodes)) })
+			d.until(5*time.Minute, "the restart does not come to its end", func() bool { return lab.RolledOut(d.daemonSet(), len(nodes)) })
 			took, last = append(took, since(start)), phasesOf(seen.since(start))
 			t.Logf("%.1f s: %v", since(start), last)
 		}

@@ -77,15 +77,6 @@ func (d *deployment) pods() []corev1.Pod {
 	return list.Items
 }
 
-// settled tells whether so many nodes, and no others, have a Ready pod of the newest template.
-func (d *deployment) settled(nodes int) bool {
-	d.t.Helper()
-	daemonSet := d.daemonSet()
-	status, want := daemonSet.Status, int32(nodes)
-	return status.ObservedGeneration == daemonSet.Generation && status.DesiredNumberScheduled == want &&
-		status.UpdatedNumberScheduled == want && status.NumberAvailable == want
-}
-
 // restart asks for new pods everywhere, as kubectl rollout restart does.
 func (d *deployment) restart() {
 	d.t.Helper()

@@ -240,13 +240,14 @@ func (r *Release) WaitReady() {
 func (r *Release) WaitReadyOn(nodes int) {
 	r.t.Helper()
 	require.Positive(r.t, nodes)
-	want := int32(nodes)
-	r.WaitFor("not every node is proven", func() bool {
-		daemonSet := r.DaemonSet()
-		status := daemonSet.Status
-		return status.ObservedGeneration == daemonSet.Generation && status.DesiredNumberScheduled == want &&
-			status.UpdatedNumberScheduled == want && status.NumberReady == want && status.NumberAvailable == want
-	})
+	r.WaitFor("not every node is proven", func() bool { return RolledOut(r.DaemonSet(), nodes) })
+}
+
+// RolledOut tells whether so many nodes, and no others, have a Ready pod of a DaemonSet's newest template.
+func RolledOut(daemonSet *appsv1.DaemonSet, nodes int) bool {
+	status, want := daemonSet.Status, int32(nodes)
+	return status.ObservedGeneration == daemonSet.Generation && status.DesiredNumberScheduled == want &&
+		status.UpdatedNumberScheduled == want && status.NumberAvailable == want
 }
 
 // WaitFor waits until a condition holds, and fails the test with what it is that did not come to be.
