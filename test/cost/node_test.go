@@ -140,7 +140,7 @@ func (s *starter) run() {
 	}
 	s.timeline["Ready"] = s.readyAfter
 	whole := func(moment time.Time) float64 { return moment.Sub(ready.pod.CreationTimestamp.Time).Seconds() }
-	s.loadedStatus = append(s.loadedStatus, whole(endOf(ready.pod, s.loader)))
+	s.loadedStatus = append(s.loadedStatus, whole(lab.Ended(ready.pod, s.loader)))
 	s.readyStatus = append(s.readyStatus, whole(readySince(ready.pod)))
 	// Whole seconds of two clocks: otherwise one of the ways to tell the time is wrong.
 	for _, pair := range [][2][]float64{{s.loadedAfter, s.loadedStatus}, {s.readyAfter, s.readyStatus}} {
@@ -201,16 +201,6 @@ func spansOf(t *testing.T, vm *lab.VM, pod corev1.Pod, ahead time.Duration) map[
 		spans[status.Name] = span{moment(record.CreatedAt), moment(record.StartedAt), moment(record.FinishedAt)}
 	}
 	return spans
-}
-
-// endOf is when a container ended, as the pod's status says.
-func endOf(pod corev1.Pod, container string) time.Time {
-	for _, status := range pod.Status.InitContainerStatuses {
-		if status.Name == container && status.State.Terminated != nil {
-			return status.State.Terminated.FinishedAt.Time
-		}
-	}
-	return time.Time{}
 }
 
 // readySince is when a pod became Ready, as its status says.

@@ -23,7 +23,7 @@ func TestAModuleThatIsUnloadedMakesThePodNotReadyAndComesBackProven(t *testing.T
 			require.NoError(t, release.Upgrade(onlyBriefly(vm)+"\nwatch: {interval: 5}\nrepair: "+repair))
 			release.WaitReadyOn(1)
 			before := release.Pods()[vm.Name]
-			proven := provenAt(before)
+			proven := lab.Ended(before, "verify")
 			require.True(t, vm.On(t).Modules()["xt_owner"])
 
 			vm.On(t).Remove("xt_owner")
@@ -38,7 +38,7 @@ func TestAModuleThatIsUnloadedMakesThePodNotReadyAndComesBackProven(t *testing.T
 			after := release.Pods()[vm.Name]
 			require.Equal(t, before.UID, after.UID, "somebody made a new pod")
 			require.True(t, vm.On(t).Modules()["xt_owner"])
-			require.True(t, provenAt(after).After(proven), "verify has not run again")
+			require.True(t, lab.Ended(after, "verify").After(proven), "verify has not run again")
 			require.Regexp(t, `^nft works;`, lab.Conclusions(after)["verify"])
 			require.Contains(t, lab.Conclusions(after)["verify-traffic"], "redirected: ")
 			log := release.Log(after.Name, "watch")
@@ -69,14 +69,4 @@ func TestAMendedNodeBecomesReadyInTheSamePod(t *testing.T) {
 	release.WaitReadyOn(1)
 	t.Logf("Ready %.1f s after the node was mended", time.Since(mended).Seconds())
 	require.Equal(t, uid, release.Pods()[vm.Name].UID)
-}
-
-// provenAt is when verify last ended well.
-func provenAt(pod corev1.Pod) time.Time {
-	for _, status := range pod.Status.InitContainerStatuses {
-		if status.Name == "verify" && status.State.Terminated != nil && status.State.Terminated.ExitCode == 0 {
-			return status.State.Terminated.FinishedAt.Time
-		}
-	}
-	return time.Time{}
 }

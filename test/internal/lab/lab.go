@@ -280,6 +280,16 @@ func Ready(pod corev1.Pod) bool {
 	return false
 }
 
+// Ended is when a container that runs to its end has last ended, as its pod's status says; zero where it has not.
+func Ended(pod corev1.Pod, container string) time.Time {
+	for _, status := range pod.Status.InitContainerStatuses {
+		if status.Name == container && status.State.Terminated != nil {
+			return status.State.Terminated.FinishedAt.Time
+		}
+	}
+	return time.Time{}
+}
+
 // Conclusions returns what the containers of a pod have concluded, by their name: their termination messages.
 func Conclusions(pod corev1.Pod) map[string]string {
 	conclusions := map[string]string{}
