@@ -21,22 +21,14 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
-// The story of the README, for each backend and mode: the failure that users paste, helm install, gone.
-func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
-	vm := lab.TheVM(t)
-	vm.Fault("autoload-denied")
-	release := strings.TrimSpace(vm.Run("uname -r"))
-	t.Run("iptables-restore says the line that users paste", func(t *testing.T) {
-		vm.On(t).Unload()
-		bare := vm.On(t).Modules()
-		release := lab.NewRelease(t)
-		release.CreateNamespace()
-		phase, log := release.RunPod(legacyRestore(t, vm.Name))
-		require.Equal(t, corev1.PodFailed, phase)
-		require.Contains(t, log, "iptables-restore: unable to initialize table 'nat'")
-		require.Equal(t, names(bare), names(vm.On(t).Modules()), "something was loaded on demand")
-	})
-	var rows []string
+// cell is a backend in one of the mesh's modes.
+type cell struct{ backend, mode, values, env string }
+
+func (c cell) name() string { return c.backend + " " + c.mode }
+
+// cells are all of them, for one node.
+func cells(node string) []cell {
+	var all []cell
 	for _, backend := range []string{"nft", "legacy"} {
 		for _, mode := range []struct{ name, mesh, env string }{
 			{name: "REDIRECT", mesh: "{dns: false, ipv6: false}"},
@@ -44,45 +36,80 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 			{name: "TPROXY", mesh: "{dns: false, ipv6: false, tproxy: true}"},
 			{name: "IPv6", mesh: "{dns: false, ipv6: true}", env: "ISTIO_DUAL_STACK"},
 		} {
-			t.Run(backend+" "+mode.name, func(t *testing.T) {
-				values := fmt.Sprintf("{backend: %s, mesh: %s, persist: {enabled: false}, nodeSelector: {kubernetes.io/hostname: %s}}", backend, mode.mesh, vm.Name)
-				objects := chart.Render(t, values)
-				env := []string{"FORCE_IPTABLES_BINARY", backend}
-				if mode.env != "" {
-					env = append(env, mode.env, "true")
-				}
-				istioInit := func() *corev1.Pod { return lab.IstioInit(t, vm.Name, objects.Container(t, "verify").Args, env...) }
-
-				vm.On(t).Unload()
-				bare := vm.On(t).Modules()
-				install := lab.NewRelease(t)
-				install.CreateNamespace()
-				phase, log := install.RunPod(istioInit())
-				require.Equal(t, corev1.PodFailed, phase, "istio-init succeeds before anything is loaded:\n%s", log)
-				before := refusal(log)
-				require.NotEmpty(t, before, log)
-				require.Equal(t, names(bare), names(vm.On(t).Modules()), "something was loaded on demand")
-
-				start := time.Now()
-				require.NoError(t, install.Upgrade(values))
-				install.WaitReadyOn(1)
-				took := time.Since(start)
-
-				want := vm.On(t).WithDependencies(objects.Plan(t))
-				maps.Copy(want, bare)
-				require.Equal(t, names(want), names(vm.On(t).Modules()), "the plan and its dependencies, nothing else")
-
-				phase, log = install.RunPod(istioInit())
-				require.Equal(t, corev1.PodSucceeded, phase, log)
-				conclusions := lab.Conclusions(install.Pods()[vm.Name])
-				require.Contains(t, conclusions["verify"], backend+" works")
-				require.Contains(t, conclusions["verify-traffic"], "redirected: ")
-				rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | works | %.0f |", release, mode.name, backend, before, took.Seconds()))
-				install.Uninstall()
-			})
+			values := fmt.Sprintf("{backend: %s, mesh: %s, persist: {enabled: false}, nodeSelector: {kubernetes.io/hostname: %s}}", backend, mode.mesh, node)
+			all = append(all, cell{backend: backend, mode: mode.name, values: values, env: mode.env})
 		}
 	}
+	return all
+}
+
+// istioInit is the pod of a mesh in this mode.
+func (c cell) istioInit(t *testing.T, node string) *corev1.Pod {
+	t.Helper()
+	env := []string{"FORCE_IPTABLES_BINARY", c.backend}
+	if c.env != "" {
+		env = append(env, c.env, "true")
+	}
+	return lab.IstioInit(t, node, chart.Render(t, c.values).Container(t, "verify").Args, env...)
+}
+
+// The story of the README, for each backend and mode: the failure that users paste, helm install, gone.
+func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
+	vm := lab.TheVM(t)
+	vm.Fault("autoload-denied")
+	release := strings.TrimSpace(vm.Run("uname -r"))
+	vm.Unload()
+	bare := vm.Modules()
+	before := whatIstioInitSays(t, vm)
+	require.Equal(t, names(bare), names(vm.Modules()), "something was loaded on demand")
+	var rows []string
+	for _, c := range cells(vm.Name) {
+		t.Run(c.name(), func(t *testing.T) {
+			vm := vm.On(t)
+			vm.Unload()
+			require.Equal(t, names(bare), names(vm.Modules()))
+			install := lab.NewRelease(t)
+			start := time.Now()
+			require.NoError(t, install.Upgrade(c.values))
+			install.WaitReadyOn(1)
+			took := time.Since(start)
+
+			want := vm.WithDependencies(chart.Render(t, c.values).Plan(t))
+			maps.Copy(want, bare)
+			require.Equal(t, names(want), names(vm.Modules()), "the plan and its dependencies, nothing else")
+
+			phase, log := install.RunPod(c.istioInit(t, vm.Name))
+			require.Equal(t, corev1.PodSucceeded, phase, log)
+			conclusions := lab.Conclusions(install.Pods()[vm.Name])
+			require.Contains(t, conclusions["verify"], c.backend+" works")
+			require.Contains(t, conclusions["verify-traffic"], "redirected: ")
+			rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | works | %.0f |", release, c.mode, c.backend, before[c.name()], took.Seconds()))
+			install.Uninstall()
+		})
+	}
 	report(t, rows)
+}
+
+// whatIstioInitSays runs istio-init of each cell at once, none of which can work, and returns what the kernel refused by the cell's name.
+func whatIstioInitSays(t *testing.T, vm *lab.VM) map[string]string {
+	t.Helper()
+	release := lab.NewRelease(t)
+	release.CreateNamespace()
+	ends := map[string]func() (corev1.PodPhase, string){}
+	for _, c := range cells(vm.Name) {
+		ends[c.name()] = release.StartPod(c.istioInit(t, vm.Name))
+	}
+	phase, log := release.RunPod(legacyRestore(t, vm.Name))
+	require.Equal(t, corev1.PodFailed, phase)
+	require.Contains(t, log, "iptables-restore: unable to initialize table 'nat'", "the line that users paste")
+	says := map[string]string{}
+	for name, end := range ends {
+		phase, log := end()
+		require.Equal(t, corev1.PodFailed, phase, "%s: istio-init succeeds before anything is loaded:\n%s", name, log)
+		says[name] = refusal(log)
+		require.NotEmpty(t, says[name], "%s: %s", name, log)
+	}
+	return says
 }
 
 // refusal is the first line of Istio's log that says what the kernel refused, without what Istio puts before the tool's words.

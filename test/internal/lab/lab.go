@@ -327,19 +327,28 @@ func (r *Release) describe(ctx context.Context) string {
 // RunPod runs a pod to its end in the release's namespace and returns how it ended and what it logged.
 func (r *Release) RunPod(pod *corev1.Pod) (corev1.PodPhase, string) {
 	r.t.Helper()
+	return r.StartPod(pod)()
+}
+
+// StartPod is RunPod for pods that run at the same time: what it returns waits for the pod's end.
+func (r *Release) StartPod(pod *corev1.Pod) (end func() (corev1.PodPhase, string)) {
+	r.t.Helper()
 	ctx, pods := r.t.Context(), r.client.CoreV1().Pods(r.Namespace)
 	created, err := pods.Create(ctx, pod, metav1.CreateOptions{})
 	require.NoError(r.t, err)
-	var phase corev1.PodPhase
-	r.WaitFor("pod "+created.Name+" does not end", func() bool {
-		now, err := pods.Get(ctx, created.Name, metav1.GetOptions{})
+	return func() (corev1.PodPhase, string) {
+		r.t.Helper()
+		var phase corev1.PodPhase
+		r.WaitFor("pod "+created.Name+" does not end", func() bool {
+			now, err := pods.Get(ctx, created.Name, metav1.GetOptions{})
+			require.NoError(r.t, err)
+			phase = now.Status.Phase
+			return phase == corev1.PodSucceeded || phase == corev1.PodFailed
+		})
+		log, err := pods.GetLogs(created.Name, &corev1.PodLogOptions{}).DoRaw(ctx)
 		require.NoError(r.t, err)
-		phase = now.Status.Phase
-		return phase == corev1.PodSucceeded || phase == corev1.PodFailed
-	})
-	log, err := pods.GetLogs(created.Name, &corev1.PodLogOptions{}).DoRaw(ctx)
-	require.NoError(r.t, err)
-	return phase, string(log)
+		return phase, string(log)
+	}
 }
 
 // IstioInit returns a pod with the command and the securityContext that Istio's injector gives to istio-init
