@@ -74,12 +74,25 @@ func (s steady) end(t *testing.T, b *bench) {
 	}
 	b.record(t, row{
 		what: "memory of the long-lived container (PSS)", unit: "MiB", ours: memory[ours], theirs: memory[theirs],
-		limit: memory[theirs] + 0.5, absolute: true, beside: "the limit is theirs + 0.5 MiB",
+		limit: memory[theirs] + 0.5, absolute: true, beside: fmt.Sprintf("the limit is theirs + 0.5 MiB; a shell that does nothing but wait for its sleep, "+
+			"on the same node: %s", figure(s.memoryOfAShell(t), "MiB")),
 	})
 	b.record(t, row{
 		what: "CPU of the long-lived container over 30 min, default interval", unit: "ms", ours: used[ours], theirs: used[theirs],
 		limit: 10, absolute: true, beside: "from " + window.String(),
 	})
+}
+
+// memoryOfAShell is what ours would take, in MiB, if it watched nothing. It takes the place of ours on its node.
+func (s steady) memoryOfAShell(t *testing.T) float64 {
+	t.Helper()
+	s[ours].Uninstall()
+	shell := &steadyPod{deployment: deployCopy(t, idle(t, sleeps), "kubernetes.io/hostname", s[ours].node, ""), node: s[ours].node}
+	shell.identify()
+	shell.main.Cache()
+	shell.renewed()
+	shell.identify()
+	return shell.memory()
 }
 
 // measureRequests records what the two have cost the API server so far. Before the fleet, for which kube-controller-manager is restarted
