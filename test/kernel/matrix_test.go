@@ -22,12 +22,16 @@ import (
 )
 
 // cell is a backend in one of the mesh's modes.
-type cell struct{ backend, mode, values, env string }
+type cell struct {
+	backend, mode, values, env string
+	objects                    chart.Objects // what values render
+}
 
 func (c cell) name() string { return c.backend + " " + c.mode }
 
 // cells are all of them, for one node.
-func cells(node string) []cell {
+func cells(t *testing.T, node string) []cell {
+	t.Helper()
 	var all []cell
 	for _, backend := range []string{"nft", "legacy"} {
 		for _, mode := range []struct{ name, mesh, env string }{
@@ -37,7 +41,7 @@ func cells(node string) []cell {
 			{name: "IPv6", mesh: "{dns: false, ipv6: true}", env: "ISTIO_DUAL_STACK"},
 		} {
 			values := fmt.Sprintf("{backend: %s, mesh: %s, persist: {enabled: false}, nodeSelector: {kubernetes.io/hostname: %s}}", backend, mode.mesh, node)
-			all = append(all, cell{backend: backend, mode: mode.name, values: values, env: mode.env})
+			all = append(all, cell{backend: backend, mode: mode.name, values: values, env: mode.env, objects: chart.Render(t, values)})
 		}
 	}
 	return all
@@ -50,7 +54,7 @@ func (c cell) istioInit(t *testing.T, node string) *corev1.Pod {
 	if c.env != "" {
 		env = append(env, c.env, "true")
 	}
-	return lab.IstioInit(t, node, chart.Render(t, c.values).Container(t, "verify").Args, env...)
+	return lab.IstioInit(t, node, c.objects.Container(t, "verify").Args, env...)
 }
 
 // The story of the README, for each backend and mode: the failure that users paste, helm install, gone.
@@ -60,10 +64,11 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 	release := strings.TrimSpace(vm.Run("uname -r"))
 	vm.Unload()
 	bare := vm.Modules()
-	before := whatIstioInitSays(t, vm)
+	all := cells(t, vm.Name)
+	before := whatIstioInitSays(t, vm, all)
 	require.Equal(t, names(bare), names(vm.Modules()), "something was loaded on demand")
 	var rows []string
-	for _, c := range cells(vm.Name) {
+	for _, c := range all {
 		t.Run(c.name(), func(t *testing.T) {
 			vm := vm.On(t)
 			vm.Unload()
@@ -74,7 +79,7 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 			install.WaitReadyOn(1)
 			took := time.Since(start)
 
-			want := vm.WithDependencies(chart.Render(t, c.values).Plan(t))
+			want := vm.WithDependencies(c.objects.Plan(t))
 			maps.Copy(want, bare)
 			require.Equal(t, names(want), names(vm.Modules()), "the plan and its dependencies, nothing else")
 
@@ -91,12 +96,12 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 }
 
 // whatIstioInitSays runs istio-init of each cell at once, none of which can work, and returns what the kernel refused by the cell's name.
-func whatIstioInitSays(t *testing.T, vm *lab.VM) map[string]string {
+func whatIstioInitSays(t *testing.T, vm *lab.VM, all []cell) map[string]string {
 	t.Helper()
 	release := lab.NewRelease(t)
 	release.CreateNamespace()
 	ends := map[string]func() (corev1.PodPhase, string){}
-	for _, c := range cells(vm.Name) {
+	for _, c := range all {
 		ends[c.name()] = release.StartPod(c.istioInit(t, vm.Name))
 	}
 	phase, log := release.RunPod(legacyRestore(t, vm.Name))

@@ -247,7 +247,7 @@ func (r *Release) WaitReadyOn(nodes int) {
 func RolledOut(daemonSet *appsv1.DaemonSet, nodes int) bool {
 	status, want := daemonSet.Status, int32(nodes)
 	return status.ObservedGeneration == daemonSet.Generation && status.DesiredNumberScheduled == want &&
-		status.UpdatedNumberScheduled == want && status.NumberAvailable == want
+		status.UpdatedNumberScheduled == want && status.NumberReady == want && status.NumberAvailable == want
 }
 
 // WaitFor waits until a condition holds, and fails the test with what it is that did not come to be.
@@ -280,10 +280,10 @@ func Ready(pod corev1.Pod) bool {
 	return false
 }
 
-// Ended is when a container that runs to its end has last ended, as its pod's status says; zero where it has not.
+// Ended is when a container that runs to its end has last ended well, as its pod's status says; zero where it has not.
 func Ended(pod corev1.Pod, container string) time.Time {
 	for _, status := range pod.Status.InitContainerStatuses {
-		if status.Name == container && status.State.Terminated != nil {
+		if status.Name == container && status.State.Terminated != nil && status.State.Terminated.ExitCode == 0 {
 			return status.State.Terminated.FinishedAt.Time
 		}
 	}
