@@ -108,12 +108,11 @@ func TestNoRuleOfAnotherNamespaceChanges(t *testing.T) {
 	// A test before this one may have flushed the kubelet's own chains. It looks after them every minute or two, for each family at
 	// a time of its own, and when it starts: a canary in three tables of each, and a rule in the last.
 	vm.Run("systemctl restart kubelet")
-	before := ""
 	bystander.WaitFor("the kubelet has not all its rules on the VM", func() bool {
-		before = rules(vm)
-		host := perNamespace(before)["host"]
+		host := perNamespace(rules(vm))["host"]
 		return strings.Count(host, "chain KUBE-KUBELET-CANARY {") == 6 && strings.Count(host, "jump KUBE-FIREWALL") == 2
 	})
+	before := rules(vm) // once more: it may have written the last of them while the others were read
 	require.Contains(t, before, "ISTIO_REDIRECT")
 	release := lab.NewRelease(t)
 	require.NoError(t, release.Upgrade(onlyBriefly(vm)))
