@@ -102,6 +102,11 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 			want:   "ModuleNotOnDisk: xt_owner. Fix: " + dnf + ". Also: BackendUnavailable",
 		},
 		{
+			name:   "more modules than a line holds",
+			values: "backend: nft",
+			want:   "ModuleNotOnDisk: nft_compat, nft_chain_nat and 5 more. Fix: " + dnf,
+		},
+		{
 			name: "two faults at once", refused: "xt_owner Invalid argument\n", loadable: []string{"nf_tables"},
 			files: map[string]string{
 				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
@@ -115,7 +120,7 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 				require.NoError(s.t, os.Remove(s.path("host/proc/modules")))
 				require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules")))
 			},
-			want: "RulesRejected: xtables resource problem: Extension ipvs revision 0 not supported, missing.... Fix: see the log of verify",
+			want: "RulesRejected: xtables resource problem: Extension ipvs revision 0 not supported, missing ... Fix: see the log of verify",
 		},
 		{
 			name: "a rule that another file hides", loadable: []string{"nf_tables", "xt_owner", "xt_CT"},
@@ -123,7 +128,7 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 				"usr/lib/modprobe.d/x.conf": "install xt_owner /bin/true\n",
 				"etc/modprobe.d/x.conf":     "\n",
 			},
-			want: "RulesRejected: xtables resource problem: Extension ipvs revision 0 not supported, missing.... Fix: see the log of verify",
+			want: "RulesRejected: xtables resource problem: Extension ipvs revision 0 not supported, missing ... Fix: see the log of verify",
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -239,8 +239,17 @@ EOF
     room=$((118 - ${#name} - ${#fix} - 7 - ${#also}))
     if [ "${#subject}" -le "$room" ] || [ "$room" -ge 30 ]; then break; fi
   done
-  [ "$room" -ge 30 ] || room=30
-  if [ "${#subject}" -gt "$room" ]; then subject=$(printf "%.$((room - 3))s..." "$subject"); fi
+  [ "$room" -ge 12 ] || room=12
+  # a list loses whole names, the kernel's words their end
+  list=$subject
+  left_out=0
+  while [ "$name" != RulesRejected ] && [ "${#subject}" -gt "$room" ] && [ "$list" != "${list%, *}" ]; do
+    list=${list%, *}
+    left_out=$((left_out + 1))
+    subject="$list and $left_out more"
+  done
+  # two dots, and the sentence's own
+  if [ "${#subject}" -gt "$room" ]; then subject=$(printf "%.$((room - 2))s.." "$subject"); fi
   line="$name: $subject. Fix: $fix$also"
   if [ "${#line}" -gt 120 ]; then line=$(printf '%.117s...' "$line"); fi
   printf '%s' "$line"
