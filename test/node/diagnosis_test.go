@@ -33,12 +33,6 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 	dnf := "dnf install kernel-modules-extra-5.14.0-stand-in"
 	for _, row := range []fault{
 		{name: "not on disk", want: "ModuleNotOnDisk: xt_owner. Fix: " + dnf},
-		{name: "not on disk on Oracle", files: map[string]string{"etc/os-release": "ID=ol\nID_LIKE=fedora\n"}, want: "ModuleNotOnDisk: xt_owner. Fix: " + dnf},
-		{name: "not on disk on Ubuntu", files: map[string]string{"etc/os-release": "ID=ubuntu\nID_LIKE=debian\n"}, want: "ModuleNotOnDisk: xt_owner. Fix: apt-get install linux-modules-extra-5.14.0-stand-in"},
-		{name: "not on disk on Debian", files: map[string]string{"etc/os-release": "ID=debian\n"}, want: "ModuleNotOnDisk: xt_owner. Fix: apt-get install --reinstall linux-image-5.14.0-stand-in"},
-		{name: "not on disk on SUSE", files: map[string]string{"etc/os-release": "ID=sles\nID_LIKE=suse\n"}, want: "ModuleNotOnDisk: xt_owner. Fix: zypper install --force kernel-default"},
-		{name: "not on disk on CoreOS", files: map[string]string{"etc/os-release": "ID=rhcos\nID_LIKE='rhel fedora'\n"}, want: "ModuleNotOnDisk: xt_owner. Fix: bring kernel-modules-extra-5.14.0-stand-in into the OS image"},
-		{name: "not on disk on unknown", files: map[string]string{"etc/os-release": "garbage"}, want: "ModuleNotOnDisk: xt_owner. Fix: install the package that has all modules of kernel 5.14.0-stand-in"},
 		{
 			name:   "the modules of the running kernel are gone",
 			breaks: func(s *sandbox) { require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules/5.14.0-stand-in"))) },
@@ -147,6 +141,49 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 			reason, _, _ := strings.Cut(row.want, ":")
 			require.Regexp(t, `(?m)^  `+reason+`: .+\n    Fix: .+$`, got.log, "the whole report is in the log")
 			require.Contains(t, got.log, "CANNOT run the mesh")
+		})
+	}
+}
+
+// The fix can be typed as it stands: the package that has the missing module for the kernel that runs, named as its distribution does.
+func TestTheFixNamesThePackageOfTheRunningKernel(t *testing.T) {
+	t.Parallel()
+	oracle := "ID=ol\nID_LIKE=fedora\n"
+	amazon := "ID=amzn\nID_LIKE=fedora\n"
+	coreos := "ID=rhel\nID_LIKE=fedora\nVARIANT_ID=coreos\n"
+	for _, row := range []struct{ name, osRelease, kernel, fix string }{
+		{"Rocky", rocky9, "5.14.0-503.el9.x86_64", "dnf install kernel-modules-extra-5.14.0-503.el9.x86_64"},
+		{"RHEL 9, real-time", rocky9, "5.14.0-503.el9.x86_64+rt", "dnf install kernel-rt-modules-extra-5.14.0-503.el9.x86_64"},
+		{"RHEL 9, pages of 64k", rocky9, "5.14.0-503.el9.aarch64+64k", "dnf install kernel-64k-modules-extra-5.14.0-503.el9.aarch64"},
+		{"RHEL 8, real-time", rocky9, "4.18.0-553.8.1.rt7.349.el8_10.x86_64", "dnf install kernel-rt-modules-extra-4.18.0-553.8.1.rt7.349.el8_10.x86_64"},
+		{"OpenShift, by VARIANT_ID", coreos, "5.14.0-503.el9.x86_64", "bring kernel-modules-extra-5.14.0-503.el9.x86_64 into the OS image"},
+		{"OpenShift, real-time", coreos, "5.14.0-427.18.1.el9_4.x86_64+rt", "bring kernel-rt-modules-extra-5.14.0-427.18.1.el9_4.x86_64 into the OS image"},
+		{"OpenShift, by ID", "ID=rhcos\nID_LIKE='rhel fedora'\n", "5.14.0-503.el9.x86_64", "bring kernel-modules-extra-5.14.0-503.el9.x86_64 into the OS image"},
+		{"Oracle, RHEL's kernel", oracle, "5.14.0-503.el9.x86_64", "dnf install kernel-modules-extra-5.14.0-503.el9.x86_64"},
+		{"Oracle, UEK 8", oracle, "6.12.0-103.40.4.4.el9uek.x86_64", "dnf install kernel-uek-modules-extra-netfilter-6.12.0-103.40.4.4.el9uek.x86_64"},
+		{"Oracle, UEK 8, pages of 64k", oracle, "6.12.0-0.20.20.el9uek.aarch64.64k", "dnf install kernel-uek64k-modules-extra-netfilter-6.12.0-0.20.20.el9uek.aarch64"},
+		{"Oracle, UEK 7", oracle, "5.15.0-306.177.4.1.el9uek.x86_64", "dnf install kernel-uek-modules-5.15.0-306.177.4.1.el9uek.x86_64"},
+		{"Oracle, UEK 7, pages of 64k", oracle, "5.15.0-306.177.4.1.el9uek.aarch64.64k", "dnf install kernel-uek64k-modules-5.15.0-306.177.4.1.el9uek.aarch64"},
+		{"Oracle, UEK 6", oracle, "5.4.17-2136.341.3.el8uek.x86_64", "dnf install kernel-uek-5.4.17-2136.341.3.el8uek.x86_64"},
+		{"Amazon 2023, its first kernel", amazon, "6.1.61-85.141.amzn2023.x86_64", "dnf install kernel-modules-extra-6.1.61-85.141.amzn2023.x86_64"},
+		{"Amazon 2023, a later one", amazon, "6.12.20-23.97.amzn2023.x86_64", "dnf install kernel6.12-modules-extra-6.12.20-23.97.amzn2023.x86_64"},
+		{"ELRepo", rocky9, "6.15.4-1.el9.elrepo.x86_64", "dnf install kernel-ml- or kernel-lt-modules-extra-6.15.4-1.el9.elrepo.x86_64"},
+		{"Ubuntu", "ID=ubuntu\nID_LIKE=debian\n", "6.8.0-31-generic", "apt-get install linux-modules-extra-6.8.0-31-generic"},
+		{"Debian", "ID=debian\n", "6.12.48+deb13-amd64", "apt-get install --reinstall linux-image-6.12.48+deb13-amd64"},
+		{"SUSE", "ID=sles\nID_LIKE=suse\n", "6.4.0-150600.23.25-default", "zypper install --force kernel-default"},
+		{"SUSE on Azure", "ID=sles\nID_LIKE=suse\n", "6.4.0-150600.8.20-azure", "zypper install --force kernel-azure"},
+		{"unknown", "garbage", "6.6.0-1", "install the package that has all modules of kernel 6.6.0-1"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSandbox(t, plan+"backend: nft\nverify: {enabled: false}")
+			s.hit(fault{files: map[string]string{
+				"etc/os-release": row.osRelease, "proc/sys/kernel/osrelease": row.kernel + "\n",
+				"lib/modules/" + row.kernel + "/modules.dep": "kernel/nf_tables.ko:\n",
+			}})
+			got := s.run("load")
+			require.Equal(t, 1, got.exit, got.log)
+			require.Equal(t, "ModuleNotOnDisk: xt_owner. Fix: "+row.fix, got.conclusion)
 		})
 	}
 }

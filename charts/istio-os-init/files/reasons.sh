@@ -34,12 +34,34 @@ package() {
     return
   fi
   case " $os_id $os_like $os_variant " in
-    *' coreos '* | *' rhcos '*) fix="bring kernel-modules-extra-$kernel into the OS image" ;;
-    *' rhel '* | *' fedora '* | *' centos '*) fix="dnf install kernel-modules-extra-$kernel" ;;
+    *' coreos '* | *' rhcos '*) rpm_package && fix="bring $package into the OS image" ;;
+    *' rhel '* | *' fedora '* | *' centos '*) rpm_package && fix="dnf install $package" ;;
     *' ubuntu '*) fix="apt-get install linux-modules-extra-$kernel" ;;
     *' debian '*) fix="apt-get install --reinstall linux-image-$kernel" ;;
-    *' suse '* | *' sles '*) fix="zypper install --force kernel-default" ;;
+    *' suse '* | *' sles '*) fix="zypper install --force kernel-${kernel##*-}" ;;
     *) fix="install the package that has all modules of kernel $kernel" ;;
+  esac
+}
+
+# Where the RHEL family packs the netfilter modules that are not on every host; sets package. From uek-rpm/ol9 of
+# oracle/linux-uek (core-*.list of release 7, modules.yaml.S of release 8), kernel.spec of RHEL (KVERREL+variant), and the
+# package lists of Amazon Linux 2023, of RHEL 8's real-time kernel and of ELRepo.
+rpm_package() {
+  case $kernel in
+    5.15.*uek*.64k) package=kernel-uek64k-modules-${kernel%.64k} ;;
+    5.15.*uek*) package=kernel-uek-modules-$kernel ;;
+    [45].*uek*) package=kernel-uek-$kernel ;;
+    *uek*.64k) package=kernel-uek64k-modules-extra-netfilter-${kernel%.64k} ;;
+    *uek*) package=kernel-uek-modules-extra-netfilter-$kernel ;;
+    *+*) package=kernel-${kernel##*+}-modules-extra-${kernel%+*} ;;
+    *.rt[0-9]*) package=kernel-rt-modules-extra-$kernel ;;
+    6.1.*.amzn2023.*) package=kernel-modules-extra-$kernel ;;
+    *.amzn2023.*)
+      minor=${kernel#*.}
+      package=kernel${kernel%%.*}.${minor%%.*}-modules-extra-$kernel
+      ;;
+    *.elrepo.*) package="kernel-ml- or kernel-lt-modules-extra-$kernel" ;;
+    *) package=kernel-modules-extra-$kernel ;;
   esac
 }
 
