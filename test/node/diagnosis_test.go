@@ -151,7 +151,6 @@ func TestTheFixNamesThePackageOfTheRunningKernel(t *testing.T) {
 	oracle := "ID=ol\nID_LIKE=fedora\n"
 	amazon := "ID=amzn\nID_LIKE=fedora\n"
 	coreos := "ID=rhel\nID_LIKE=fedora\nVARIANT_ID=coreos\n"
-	// no comma in a name: helm would take the path of its directory for two
 	for _, row := range []struct{ name, osRelease, kernel, fix string }{
 		{"Rocky", rocky9, "5.14.0-503.el9.x86_64", "dnf install kernel-modules-extra-5.14.0-503.el9.x86_64"},
 		{"RHEL 9 real-time", rocky9, "5.14.0-503.el9.x86_64+rt", "dnf install kernel-rt-modules-extra-5.14.0-503.el9.x86_64"},
@@ -161,7 +160,7 @@ func TestTheFixNamesThePackageOfTheRunningKernel(t *testing.T) {
 		{"OpenShift real-time", coreos, "5.14.0-427.18.1.el9_4.x86_64+rt", "bring kernel-rt-modules-extra-5.14.0-427.18.1.el9_4.x86_64 into the OS image"},
 		{"OpenShift by ID", "ID=rhcos\nID_LIKE='rhel fedora'\n", "5.14.0-503.el9.x86_64", "bring kernel-modules-extra-5.14.0-503.el9.x86_64 into the OS image"},
 		{"Oracle RHEL's kernel", oracle, "5.14.0-503.el9.x86_64", "dnf install kernel-modules-extra-5.14.0-503.el9.x86_64"},
-		{"Oracle UEK 8", oracle, "6.12.0-103.40.4.4.el9uek.x86_64", "dnf install kernel-uek-modules-extra-netfilter-6.12.0-103.40.4.4.el9uek.x86_64"},
+		{"Oracle, UEK 8", oracle, "6.12.0-103.40.4.4.el9uek.x86_64", "dnf install kernel-uek-modules-extra-netfilter-6.12.0-103.40.4.4.el9uek.x86_64"},
 		{"Oracle UEK 8 pages of 64k", oracle, "6.12.0-0.20.20.el9uek.aarch64.64k", "dnf install kernel-uek64k-modules-extra-netfilter-6.12.0-0.20.20.el9uek.aarch64"},
 		{"Oracle UEK 7", oracle, "5.15.0-306.177.4.1.el9uek.x86_64", "dnf install kernel-uek-modules-5.15.0-306.177.4.1.el9uek.x86_64"},
 		{"Oracle UEK 7 pages of 64k", oracle, "5.15.0-306.177.4.1.el9uek.aarch64.64k", "dnf install kernel-uek64k-modules-5.15.0-306.177.4.1.el9uek.aarch64"},

@@ -67,7 +67,11 @@ func Scenario(name string) string { return filepath.Join(Path(), "ci", name+"-va
 // ValuesFile writes values, a YAML document, to a file of the test's and returns its path.
 func ValuesFile(t *testing.T, values string) string {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "values.yaml")
+	// Not t.TempDir, whose path has the test's name: helm splits what it takes for values files at commas.
+	directory, err := os.MkdirTemp("", "values-")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(directory) })
+	file := filepath.Join(directory, "values.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(values), 0o600))
 	return file
 }
