@@ -1,19 +1,22 @@
+# shellcheck shell=dash
 # Sourced by load.sh: what explains a failure, gathered from the host's files without changing anything.
 #
-# In (variables): host, proc as in load.sh; names: every module that is asked about; ISTIO_OS_INIT_OS_RELEASE as in load.sh.
+# In (variables): host, proc as in load.sh; names: a set of every module that is asked about; ISTIO_OS_INIT_OS_RELEASE as in
+#                 load.sh. Needs outcome.sh.
 # Out (functions):
 #   in_set NAME SET  whether a set of names, a string " a b c ", has a name
+#   first_line FILE  sets line; empty if the file cannot be read
 #   find_modules     sets kernel, its release; builtin and disk, sets of names: what is in the kernel, and what has a file;
-#                    modules_dir, the directory of the kernel's modules, empty where there is none
-#   find_rules       sets rules, what keeps modules from being loaded, one a line: "install NAME WHERE COMMAND",
-#                    "blacklist NAME WHERE" (by modprobe where it is not asked by that name), "module_blacklist NAME WHERE"
-#                    (by the kernel)
-#   find_os          sets os, os_id, os_like, os_version, os_variant from the host's os-release; os_id is none where there is no
-#                    file, unreadable where there is one that cannot be read
+#                    modules_dir, the directory of the kernel's modules, empty if there is none
+#   find_rules       sets rules, what keeps modules from being loaded, one a line: "install NAME PLACE // COMMAND",
+#                    "blacklist NAME PLACE //" (by modprobe, if it is not asked by that name), "module_blacklist NAME PLACE //"
+#                    (by the kernel). PLACE is FILE:LINE or /proc/cmdline:PARAMETER; FILE may have spaces
+#   find_os          sets os, os_id, os_like, os_version, os_variant from the host's os-release; os_id is none if there is no
+#                    file, unreadable if there is one that cannot be read
 #   selected         after find_os: whether nodes.osRelease means this node
 #   node_facts       after these: prints the facts of the node, "KEY VALUE" a line
+# All of these files are the host's: regular ones alone are read, up to a size, and links lead from the host's root.
 # Sources: modprobe.d(5) for the directories and their order; os-release(5); kernel-parameters.txt, module_blacklist.
-# shellcheck shell=sh
 # shellcheck disable=SC2154 # load.sh's variables
 
 # The shell searches a string without starting a process.
@@ -27,7 +30,6 @@ with_underscores() {
   while [ "$name" != "${name#*-}" ]; do name=${name%%-*}_${name#*-}; done
 }
 
-# first_line FILE: sets line; empty where the file cannot be read.
 first_line() {
   line=
   if [ -f "$1" ] && [ -r "$1" ]; then read -r line <"$1" || :; fi 2>/dev/null
@@ -35,9 +37,8 @@ first_line() {
 
 # in_host PATH: sets found to where the host's path lies: a link there leads from the host's root, not from this container's.
 in_host() {
+  local rest=$1 part target links=0
   found=
-  rest=$1
-  links=0
   while [ -n "$rest" ]; do
     rest=${rest#/}
     part=${rest%%/*}
@@ -59,21 +60,24 @@ in_host() {
   found=$host$found
 }
 
+# lines OPTIONS PATTERN FILE...: sets text to the lines of regular files that match the pattern.
+lines() {
+  bounded 30 grep -s -D skip -d skip -E "$@"
+  [ "$?" -lt 124 ] || unread=yes
+}
+
 # modules.builtin has lines like "kernel/net/netfilter/nf_nat.ko", modules.dep "kernel/net/netfilter/xt_owner.ko.xz: ...".
 find_modules() {
+  local dir name rest file path pattern=
   builtin=' '
   disk=' '
   modules_dir=
   first_line "$proc/sys/kernel/osrelease"
   kernel=${line:-unknown}
-  for dir in lib usr/lib; do
-    if [ -d "$host/$dir/modules/$kernel" ]; then
-      modules_dir=$host/$dir/modules/$kernel
-      break
-    fi
+  for dir in /usr/lib /lib; do
+    in_host "$dir/modules/$kernel" && [ -d "$found" ] && modules_dir=$found && break
   done
-  [ -n "$modules_dir" ] && [ -n "$names" ] || return 0
-  pattern=
+  [ -n "$modules_dir" ] || return 0
   for rest in $names; do
     pattern="$pattern|"
     while [ "$rest" != "${rest#*_}" ]; do
@@ -82,7 +86,7 @@ find_modules() {
     done
     pattern=$pattern$rest
   done
-  found=$(grep -s -H -E -o "^[^:]*/(${pattern#|})\.ko" "$modules_dir/modules.builtin" "$modules_dir/modules.dep")
+  lines -Ho "^[^:]*/(${pattern#|})\.ko" "$modules_dir/modules.builtin" "$modules_dir/modules.dep"
   while read -r file; do
     path=${file##*/}
     with_underscores "${path%.ko}"
@@ -90,30 +94,54 @@ find_modules() {
       *modules.builtin:*) builtin="$builtin$name " ;;
       *modules.dep:*) disk="$disk$name " ;;
     esac
-  done <<EOF
-$found
-EOF
+  done <<END
+$text
+END
 }
 
 # Of files with the same name the first directory's counts.
 find_rules() {
+  local dir file any='' links='' pattern='^[[:blank:]]*(blacklist|install)[[:blank:]]'
+  dirs=
   rules=
-  seen=/
   set --
-  for dir in etc run usr/local/lib usr/lib lib; do
-    for file in "$host/$dir"/modprobe.d/*.conf; do
-      case $seen in *"/${file##*/}/"*) continue ;; esac
-      seen=$seen${file##*/}/
-      [ ! -f "$file" ] || set -- "$@" "$file"
-    done
+  for dir in /etc /run /usr/local/lib /usr/lib /lib; do
+    in_host "$dir/modprobe.d" && [ -d "$found" ] || continue
+    case $line_break$dirs in *"$line_break$found$line_break"*) continue ;; esac
+    dirs="$dirs$found$line_break"
+    set -- "$@" "$found"/*.conf
   done
-  found=
-  [ $# -eq 0 ] || found=$(grep -s -H -n -E '^[[:blank:]]*(blacklist|install)[[:blank:]]' "$@")
+  for file; do
+    if [ -L "$file" ]; then links="$links$file$line_break"; elif [ -f "$file" ]; then any=yes; fi
+  done
+  if [ -n "$any" ]; then
+    lines -Hn "$pattern" "$@"
+    add_rules '' "$text"
+  fi
+  while read -r file; do
+    [ -n "$file" ] && in_host "${file#"$host"}" && [ -f "$found" ] || continue
+    lines -hn "$pattern" "$found"
+    add_rules "$file" "$text"
+  done <<END
+$links
+END
+  find_kernel_rules
+}
+
+# add_rules LINK LINES: adds to $rules what grep has printed: "NUMBER:LINE" of file $found, to which LINK leads; or, if that is
+# empty, "FILE:NUMBER:LINE". A file's name ends in .conf, and may have a colon.
+add_rules() {
+  local link=$1 hit file number kind name
   set -f # a rule may have *
   while read -r hit; do
-    where=${hit%%:*}
-    hit=${hit#*:}
-    where=${where#"$host"}:${hit%%:*}
+    file=$found
+    if [ -z "$link" ]; then
+      file=${hit%%.conf:[0-9]*}.conf
+      hit=${hit#"$file:"}
+      [ ! -L "$file" ] || continue # grep has followed it in this container, not on the host
+    fi
+    number=${hit%%:*}
+    hidden "${link:-$file}" && continue
     # shellcheck disable=SC2086 # words of a line
     set -- ${hit#*:}
     [ $# -ge 2 ] || continue
@@ -121,46 +149,56 @@ find_rules() {
     in_set "$name" " $names " || continue
     kind=$1
     shift 2
-    rules="$rules$kind $name $where $*
-"
-  done <<EOF
-$found
-EOF
+    rules="$rules$kind $name ${file#"$host"}:$number // $*$line_break"
+  done <<END
+$2
+END
+  set +f
+}
+
+# hidden FILE: whether a directory before this one, in $dirs, has a file of the same name.
+hidden() {
+  local dir
+  while read -r dir; do
+    [ "$dir" != "${1%/*}" ] || return 1
+    [ ! -e "$dir/${1##*/}" ] && [ ! -L "$dir/${1##*/}" ] || return 0
+  done <<END
+$dirs
+END
+  return 1
+}
+
+find_kernel_rules() {
+  local word kind rest name
+  set -f
   first_line "$proc/cmdline"
   for word in $line; do
-    case $word in
-      module_blacklist=* | modprobe.blacklist=*) ;;
-      *) continue ;;
-    esac
+    case $word in module_blacklist=* | modprobe.blacklist=*) ;; *) continue ;; esac
     kind=${word%%=*}
     rest=${word#*=},
     while [ -n "$rest" ]; do
       with_underscores "${rest%%,*}"
       rest=${rest#*,}
-      if [ -n "$name" ] && in_set "$name" " $names "; then
-        rules="$rules${kind#modprobe.} $name /proc/cmdline:$kind
-"
-      fi
+      [ -n "$name" ] && in_set "$name" " $names " || continue
+      rules="$rules${kind#modprobe.} $name /proc/cmdline:$kind //$line_break"
     done
   done
   set +f
 }
 
 find_os() {
+  local file text value
   os=unknown
   os_id=none
   os_like=
   os_version=
   os_variant=
   for file in /etc/os-release /usr/lib/os-release; do
-    in_host "$file" || continue
-    [ -f "$found" ] || continue
-    if [ ! -r "$found" ]; then
-      os_id=unreadable
-      continue
-    fi
-    os_id=linux # where the file does not say
-    while read -r line || [ -n "$line" ]; do
+    in_host "$file" && [ -f "$found" ] || continue
+    [ -r "$found" ] || { os_id=unreadable && continue; }
+    os_id=linux # if the file does not say
+    data "$found" 65536 || :
+    while read -r line; do
       value=${line#*=}
       value=${value#[\"\']}
       value=${value%[\"\']}
@@ -171,13 +209,16 @@ find_os() {
         VERSION_ID=*) os_version=$value ;;
         VARIANT_ID=*) os_variant=$value ;;
       esac
-    done <"$found"
+    done <<END
+$text
+END
     break
   done
 }
 
 # A host that cannot be known is not left out: a node that passes unproven is worse than one that has a module too many.
 selected() {
+  local name words
   [ -n "${ISTIO_OS_INIT_OS_RELEASE-}" ] || return 0
   if [ "$os_id" = unreadable ]; then
     say "warning: the host's os-release cannot be read, so this node counts as one of nodes.osRelease"
@@ -191,8 +232,10 @@ selected() {
 }
 
 node_facts() {
+  local unit tables='' family
   printf 'os %s\nos-id %s\nos-like %s\nos-version %s\nos-variant %s\n' "$os" "$os_id" "$os_like" "$os_version" "$os_variant"
   printf 'kernel %s\nmodules-dir %s\n' "$kernel" "${modules_dir#"$host"}"
+  [ -z "$unread" ] || echo 'unread modules'
 
   first_line "$proc/sys/kernel/modules_disabled"
   printf 'modules-disabled %s\n' "${line:-0}"
@@ -212,7 +255,6 @@ node_facts() {
     [ ! -L "$host/run/systemd/units/invocation:$unit.service" ] || printf 'service %s\n' "$unit"
   done
   # The host's own tables of iptables-legacy. Empty ones are there too, once something has looked at them.
-  tables=
   for family in ip ip6; do
     [ -r "$host/proc/1/net/${family}_tables_names" ] || continue
     while read -r line; do tables="$tables $family/$line"; done <"$host/proc/1/net/${family}_tables_names"

@@ -1,82 +1,156 @@
 #!/bin/sh
+# shellcheck shell=dash
 # load: asks the host's own modprobe for the kernel modules of the plan, and records what is there and what explains a failure.
 #
-# A name that cannot be loaded is no failure: it may be built into the kernel under another name. verify is the judge. Only where
+# A name that cannot be loaded is no failure: it may be built into the kernel under another name. verify is the judge. Only if
 # the chart has no verify do the names decide.
 #
-# In:  plan, beside this script      one module a line, a|b: b where the kernel has no a; # begins a comment.
+# In:  plan, beside this script      one module a line, a|b: b if the kernel has no a; # begins a comment.
 #      backends, beside this script  what each backend would need, a line each: BACKEND ENTRY...
 #      ISTIO_OS_INIT_OS_RELEASE      words, in lower case: only a host whose os-release has one of them as ID or in ID_LIKE is
 #                                    meant; on any other nothing is done. Default: every host.
-#      ISTIO_OS_INIT_NAMES_DECIDE    true: a module that is missing fails the container. Default false.
+#      ISTIO_OS_INIT_NAMES_DECIDE    true: a module that is missing decides. Default false.
 #      ISTIO_OS_INIT_HOST            where the host's root is mounted. Default /host.
-#      ISTIO_OS_INIT_STATE           directory for the two files below. Default /run/istio-os-init.
 #      ISTIO_OS_INIT_PROC            where proc is mounted. Default /proc.
-# Out: $ISTIO_OS_INIT_STATE/loaded   names of the plan that /proc/modules has, one a line: watch compares them.
-#      $ISTIO_OS_INIT_STATE/facts    "KEY VALUE" a line, for people, verify and report: node_facts (facts.sh), then
+# Out: the outcome (outcome.sh), and beside it facts, "KEY VALUE" a line, for people, watch, verify and report: node_facts
+#      (facts.sh), then
 #        modprobe works|failed|none|cannot-enter|cannot-run|not-needed
 #        capability SYS_MODULE|SYS_CHROOT yes|no
 #        module NAME loaded-now|loaded-before|built-in
 #        missing NAME on-disk|not-on-disk|unknown|monolithic MODPROBE'S WORDS   of a|b the first on disk, or a
 #        rule ...                                                    see find_rules, for modules of the plan
 #        backend BACKEND present|loadable|unknown|lacks NAME...
-#        not-selected SENTENCE                                       on a host that is not meant: the first line, and no other of these
+#      On a host that is not meant there are only those of node_facts.
 #      The node's list of modules for the next boot, and the parameters that it needs: see persist.sh.
-# Exit: 0; 1 a module is missing and names decide, or modules go again and again (report.sh); 2 the plan cannot be read.
+# Exit: 0, whatever was found out: watch holds the verdict.
 set -u
-. "${0%/*}/report.sh"
+own=load
+. "${0%/*}/outcome.sh"
 . "${0%/*}/facts.sh"
-. "${0%/*}/reasons.sh"
+. "${0%/*}/explain.sh"
 . "${0%/*}/persist.sh"
 end_at_once "$@"
-begin_round
 
 plan=${0%/*}/plan
 host=${ISTIO_OS_INIT_HOST:-/host}
-state=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}
 proc=${ISTIO_OS_INIT_PROC:-/proc}
+names_decide=${ISTIO_OS_INIT_NAMES_DECIDE:-false}
+limit=60
+
+# begin_round: counts it, and has whatever the other containers recorded before count no more.
+begin_round() {
+  read_outcome load || round=0
+  round=$((round + 1))
+  [ "${#round}" -le 9 ] || round=1
+  reasons=
+  add_reason Loading "round $round"
+  conclude || exit 0
+  reasons=
+}
+
+# Sets entries, the plan's, and names, a set of all that is asked about.
+read_plan() {
+  local entry backend needs name needs_of_backends=
+  entries=
+  while read -r entry _; do
+    case $entry in '' | '#'*) ;; *) entries="$entries $entry" ;; esac
+  done <"$plan"
+  [ ! -r "${0%/*}/backends" ] ||
+    while read -r backend needs; do needs_of_backends="$needs_of_backends $needs"; done <"${0%/*}/backends"
+  names=' '
+  IFS=' |'
+  for name in $entries $needs_of_backends; do in_set "$name" "$names" || names="$names$name "; done
+  unset IFS
+}
 
 # Sets $loaded from /proc/modules, which a kernel without loadable modules does not have.
 read_loaded() {
+  local name
   loaded=' '
   [ -r "$proc/modules" ] || return 0
   while read -r name _; do loaded="$loaded$name "; done <"$proc/modules"
 }
 
-# modprobe NAME...: runs the host's own modprobe on all of them at once; it goes on after one that fails. What it says
-# comes back in $words. chroot's 127: no modprobe in the host's PATH (the last entry is NixOS).
+# modprobe_on_host NAME...: runs the host's own modprobe on all of them at once; it goes on after one that fails. Sets
+# $modprobe, and $text to what it said. chroot's 127: no modprobe in the host's PATH (the last entry is NixOS).
 modprobe_on_host() {
-  words=$(PATH=/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin LC_ALL=C chroot "$host" modprobe -a -- "$@" 2>&1)
+  local path=/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin
+  say "asking the host's modprobe, for at most $limit s: $*"
+  PATH=$path bounded "$limit" chroot "$host" modprobe -a -- "$@"
   case $? in
     0) modprobe=works ;;
-    127)
-      modprobe=none
-      say "warning: the host has no modprobe; its modules stay as they are: $words"
-      ;;
-    125)
-      modprobe=cannot-enter
-      say "warning: the host's modprobe cannot be run; its modules stay as they are: $words"
-      ;;
-    126)
-      modprobe=cannot-run
-      say "warning: the host's modprobe cannot be run; its modules stay as they are: $words"
-      ;;
-    *)
-      modprobe=failed
-      say "modprobe on the host: $words"
-      ;;
+    127) modprobe=none ;;
+    125) modprobe=cannot-enter ;;
+    126) modprobe=cannot-run ;;
+    *) modprobe=failed ;;
+  esac
+  case $modprobe in
+    none) say "warning: the host has no modprobe; its modules stay as they are: $text" ;;
+    cannot-*) say "warning: the host's modprobe cannot be run; its modules stay as they are: $text" ;;
+    failed) say "modprobe on the host: $text" ;;
   esac
 }
 
-# first_there ENTRY SET: sets name to the entry's first alternative in the set; fails where there is none.
+# first_there ENTRY SET: sets name to the entry's first alternative in the set; fails if there is none.
 first_there() {
-  entry=$1
+  local entry=$1
   while [ -n "$entry" ]; do
     name=${entry%%|*}
     in_set "$name" "$2" && return 0
     case $entry in *'|'*) entry=${entry#*|} ;; *) entry= ;; esac
   done
   return 1
+}
+
+# Each round tries one more alternative of the entries that no earlier alternative has satisfied; as a rule there is one round.
+# Sets errors, what modprobe has said.
+load_plan() {
+  local pending=$entries entry name ask next
+  errors=
+  modprobe=not-needed
+  while [ -n "$pending" ]; do
+    ask=
+    for entry in $pending; do
+      name=${entry%%|*}
+      in_set "$name" "$loaded$builtin" || ask="$ask $name"
+    done
+    text=
+    # shellcheck disable=SC2086 # a list of names, each a word
+    [ -z "$ask" ] || modprobe_on_host $ask
+    read_loaded
+    errors="$errors$text$line_break"
+    next=
+    for entry in $pending; do
+      name=${entry%%|*}
+      in_set "$name" "$loaded$builtin" && continue
+      case $entry in *'|'*) next="$next ${entry#*|}" ;; esac
+    done
+    pending=$next
+  done
+}
+
+# Sorts what is there by how it came; an entry's first name that is there is the one that counts.
+# Sets newly, already, inside and missing.
+sort_plan() {
+  local entry name
+  newly=''
+  already=''
+  inside=''
+  missing=''
+  for entry in $entries; do
+    if ! first_there "$entry" "$loaded$builtin"; then
+      first_there "$entry" "$disk" || name=${entry%%|*}
+      in_set "$name" "$missing " || missing="$missing $name"
+    elif in_set "$name" "$newly$already$inside "; then
+      : # an alternative of an earlier entry
+    elif ! in_set "$name" "$loaded"; then
+      inside="$inside $name"
+    elif in_set "$name" "$loaded_before"; then
+      already="$already $name"
+    else
+      newly="$newly $name"
+    fi
+  done
 }
 
 # The words of modprobe on module $1.
@@ -86,25 +160,9 @@ why() {
   done
 }
 
-# What each backend would find here, without trying it: that would make the kernel load what nobody needs.
-backend_facts() {
-  [ -r "${0%/*}/backends" ] || return 0
-  while read -r backend needs; do
-    [ -n "$backend" ] || continue
-    verdict=present
-    lacks=
-    for need in $needs; do
-      first_there "$need" "$loaded$builtin" && continue
-      if first_there "$need" "$disk"; then verdict=loadable; else lacks="$lacks ${need%%|*}"; fi
-    done
-    [ -z "$lacks" ] || verdict="lacks$lacks"
-    [ -n "$modules_dir" ] || [ "$verdict" = present ] || verdict=unknown
-    printf 'backend %s %s\n' "$backend" "$verdict"
-  done <"${0%/*}/backends"
-}
-
 # Bits 16 and 18 of linux/capability.h.
 capability_facts() {
+  local key value capability has
   while read -r key value; do
     [ "$key" = CapEff: ] || continue
     for capability in 16:SYS_MODULE 18:SYS_CHROOT; do
@@ -114,87 +172,26 @@ capability_facts() {
   done </proc/self/status
 }
 
-[ -r "$plan" ] || {
-  conclude "PlanUnreadable: $plan cannot be read; the ConfigMap of the release is damaged. Fix: helm upgrade or rollback."
-  exit 2
+# What each backend would find here, without trying it: that would make the kernel load what nothing needs.
+backend_facts() {
+  local backend needs need found_out lacks name
+  [ -r "${0%/*}/backends" ] || return 0
+  while read -r backend needs; do
+    [ -n "$backend" ] || continue
+    found_out=present
+    lacks=
+    for need in $needs; do
+      first_there "$need" "$loaded$builtin" && continue
+      if first_there "$need" "$disk"; then found_out=loadable; else lacks="$lacks ${need%%|*}"; fi
+    done
+    [ -z "$lacks" ] || found_out="lacks$lacks"
+    [ -n "$modules_dir" ] || [ "$found_out" = present ] || found_out=unknown
+    printf 'backend %s %s\n' "$backend" "$found_out"
+  done <"${0%/*}/backends"
 }
-entries=
-while read -r entry _; do
-  case $entry in '' | '#'*) ;; *) entries="$entries $entry" ;; esac
-done <"$plan"
-needs_of_backends=
-[ -r "${0%/*}/backends" ] && while read -r _ needs; do needs_of_backends="$needs_of_backends $needs"; done <"${0%/*}/backends"
-names=' '
-IFS=' |'
-for name in $entries $needs_of_backends; do in_set "$name" "$names" || names="$names$name "; done
-unset IFS
 
-find_modules
-find_os
-if ! selected; then
-  case $os_id in
-    none) is="the host has no os-release" ;;
-    *) is="the host's os-release says $os_id${os_like:+, like $os_like}" ;;
-  esac
-  not_selected="not selected: $is; nodes.osRelease is $ISTIO_OS_INIT_OS_RELEASE. Nothing is loaded, written or proven on this node."
-  rm -f "$state/verdict" # of a host that was another
-  : >"$state/loaded"
-  { printf 'not-selected %s\n' "$not_selected" && node_facts; } >"$state/facts"
-  ISTIO_OS_INIT_PERSIST=false persist
-  conclude "$not_selected"
-  proven "NotSelected: ${not_selected#*: }"
-  exit 0
-fi
-read_loaded
-there_before=$loaded
-find_rules
-
-# Each round tries one more alternative of the entries that no earlier alternative has satisfied; as a rule there is one round.
-missing=''
-errors=''
-modprobe=not-needed
-pending=$entries
-while [ -n "$pending" ]; do
-  ask=
-  for entry in $pending; do
-    name=${entry%%|*}
-    in_set "$name" "$loaded$builtin" || ask="$ask $name"
-  done
-  words=
-  # shellcheck disable=SC2086 # a list of names, each a word
-  [ -z "$ask" ] || modprobe_on_host $ask
-  read_loaded
-  errors="$errors$words
-"
-  next=
-  for entry in $pending; do
-    name=${entry%%|*}
-    in_set "$name" "$loaded$builtin" && continue
-    case $entry in *'|'*) next="$next ${entry#*|}" ;; esac
-  done
-  pending=$next
-done
-
-# What is there now, sorted by how it came; an entry's first name that is there is the one that counts.
-newly=''
-already=''
-inside=''
-: >"$state/loaded"
-for need in $entries; do
-  if ! first_there "$need" "$loaded$builtin"; then
-    first_there "$need" "$disk" || name=${need%%|*}
-    in_set "$name" "$missing " || missing="$missing $name"
-  elif in_set "$name" "$newly$already$inside "; then
-    : # an alternative of an earlier entry
-  elif in_set "$name" "$loaded"; then
-    printf '%s\n' "$name" >>"$state/loaded"
-    if in_set "$name" "$there_before"; then already="$already $name"; else newly="$newly $name"; fi
-  else
-    inside="$inside $name"
-  fi
-done
-{
-  node_facts
+plan_facts() {
+  local name place
   printf 'modprobe %s\n' "$modprobe"
   capability_facts
   for name in $newly; do printf 'module %s loaded-now\n' "$name"; done
@@ -202,30 +199,78 @@ done
   for name in $inside; do printf 'module %s built-in\n' "$name"; done
   for name in $missing; do
     if in_set "$name" "$disk"; then
-      where=on-disk
+      place=on-disk
     elif [ -n "$modules_dir" ]; then
-      where=not-on-disk
+      place=not-on-disk
     elif [ -n "${loaded# }" ]; then
-      where=unknown
+      place=unknown
     else
       # a kernel that has no module at all, neither loaded nor on disk: names say nothing about it
-      where=monolithic
+      place=monolithic
     fi
-    printf 'missing %s %s %s\n' "$name" "$where" "$(why "$name")"
+    printf 'missing %s %s %s\n' "$name" "$place" "$(why "$name")"
   done
-  printf '%s' "$rules" | while read -r rule; do printf 'rule %s\n' "$rule"; done
+  [ -z "$rules" ] || printf '%s' "$rules" | sed 's/^/rule /'
   backend_facts
-} >"$state/facts"
+}
 
-say "loaded now:${newly:- nothing}"
-say "loaded before:${already:- nothing}"
-say "built into the kernel:${inside:- nothing known}"
-say "not found:${missing:- nothing}"
-persist
-if [ -n "$missing" ] && [ "${ISTIO_OS_INIT_NAMES_DECIDE:-false}" = true ]; then
-  explain "$state/facts" '' ''
-  conclude "$(first_reason)"
-  exit 1
+# record_facts FUNCTION...: what they print becomes the file facts. Bounded, as what the host's files say is.
+record_facts() {
+  facts=$("$@")
+  case ${#facts}$facts in
+    ??????* | *[!\ -~$line_break]*) facts=$(printf '%s\n' "$facts" | clean | cut -b 1-600 | head -c 65536) ;;
+  esac
+  put "$state/$own/facts" "$facts" && return
+  add_reason StateUnwritable load
+  conclude
+  exit 0
+}
+
+all_facts() {
+  node_facts
+  plan_facts
+}
+
+# leave_out: on a host that is not meant.
+leave_out() {
+  local is wanted
+  case $os_id in
+    none) is="the host has no os-release" ;;
+    *) is="the host's os-release says $os_id${os_like:+, like $os_like}" ;;
+  esac
+  wanted=$ISTIO_OS_INIT_OS_RELEASE
+  record_facts node_facts
+  ISTIO_OS_INIT_PERSIST=false persist
+  add_reason NotSelected "$is; nodes.osRelease is $wanted"
+  conclude
+  exit 0
+}
+
+begin_round
+[ -r "$plan" ] || {
+  add_reason PlanUnreadable "$plan"
+  conclude
+  exit 0
+}
+unread=
+read_plan
+find_modules
+find_os
+selected || leave_out
+read_loaded
+loaded_before=$loaded
+find_rules
+load_plan
+sort_plan
+record_facts all_facts
+# shellcheck disable=SC2086 # lists of names
+persist $newly $already
+if [ "$names_decide" != true ]; then
+  add_reason ModulesLoaded "loaded now:${newly:- nothing}; loaded before:${already:- nothing}; built in:${inside:- nothing known}; not found:${missing:- nothing}"
+elif [ -n "$missing" ]; then
+  explain "$facts" '' ''
+else
+  add_reason ModulesFound "every module of the plan"
 fi
-conclude "loaded:${newly:- nothing}; there before:${already:- nothing}; built in:${inside:- nothing known}; not found:${missing:- nothing}"
-[ "${ISTIO_OS_INIT_NAMES_DECIDE:-false}" != true ] || proven "ModulesFound: this node has every module of the plan; nothing is proven, since verify is off."
+conclude
+exit 0

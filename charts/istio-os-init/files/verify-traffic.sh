@@ -1,23 +1,32 @@
 #!/bin/sh
+# shellcheck shell=dash
 # verify-traffic: sends traffic through the rules that verify has applied, as uid 1337, and looks where it arrives.
 #
 # Istio's own probe: it connects to 127.0.0.6:15002 and must arrive at the proxy's port (tools/istio-iptables/pkg/validation).
 #
 # In:  "$@"  the arguments that istio-init gives to `pilot-agent istio-iptables`.
-# Out: the conclusion, one sentence.
-# Exit: 0 traffic is redirected, or the node is not selected; 1 it is not; 3 it was not, and load has to run again (report.sh).
+# Out: the outcome (outcome.sh): whether traffic is redirected. None of its own if load or verify has decided already.
+# Exit: 0, whatever was found out: watch holds the verdict.
 set -u
-. "${0%/*}/report.sh"
+own=traffic
+. "${0%/*}/outcome.sh"
 end_at_once "$@"
-end_where_not_selected
-retry
 
-log=$(pilot-agent istio-iptables "$@" --run-validation --skip-rule-apply 2>&1)
-status=$?
-say "$log"
-if [ "$status" -eq 0 ]; then
-  conclude "redirected: a connection of the proxy's user arrived at the proxy's port"
-  proven "RedirectionProven: istio-init's rules apply on this node, and redirect traffic."
-  exit 0
-fi
-fail "TrafficNotRedirected: istio-init's rules are applied, but the connection of Istio's probe did not arrive at the proxy's port (exit code $status). Fix: look for rules of another program on the node, and for a kernel without NAT$once_mended."
+limit=60
+
+find_outcome
+# what it recorded at an earlier start of its own is proven anew
+[ "$writer" != traffic ] || read_outcome verify
+[ "$reason" = RulesApplied ] || { tell "$line" && exit 0; }
+reasons=
+say "sending Istio's probe through the rules, for at most $limit s"
+bounded "$limit" pilot-agent istio-iptables "$@" --run-validation --skip-rule-apply
+code=$?
+say "$text"
+case $code in
+  0) add_reason RedirectionProven "a connection of the proxy's user arrived at the proxy's port" ;;
+  124) add_reason TrafficHangs "no answer within $limit s" ;;
+  *) add_reason TrafficNotRedirected "exit code $code" ;;
+esac
+conclude
+exit 0

@@ -1,30 +1,30 @@
 #!/bin/sh
+# shellcheck shell=dash
 # verify: applies the rules of istio-init with Istio's own code, in the pod's own network namespace.
 #
 # In:  "$@"                     the arguments that istio-init gives to `pilot-agent istio-iptables`.
 #      ISTIO_OS_INIT_BACKENDS   what the plan serves: nft, legacy, native-nft, or several with commas.
-#      ISTIO_OS_INIT_IPV6       true: prove IPv6 too where the pod has an IPv6 address. Default false.
-#      ISTIO_OS_INIT_STATE      directory with load's file `facts`, and for a mark that rules were applied. Default
-#                               /run/istio-os-init.
+#      ISTIO_OS_INIT_IPV6       true: prove IPv6 too if the pod has an IPv6 address. Default false.
+#      ISTIO_OS_INIT_TEST       true: the pod of helm test, which has no load, and fails if the rules are refused. Default false.
 #      ISTIO_OS_INIT_PROC       where proc is mounted. Default /proc.
 #      FORCE_IPTABLES_BINARY    read by Istio: legacy or nft.
-# Out: the conclusion: "BACKEND works; OTHER BACKEND ...", or why none does and the fix, and on a second line the kernel's words.
-#      $ISTIO_OS_INIT_STATE/verdict, which `report` prints: "KEY VALUE" a line,
-#        verdict works|refused; backend BACKEND VERDICT; words WHAT THE KERNEL SAID; reason, sentence, fix for each reason
-# Exit: 0 the rules are applied, or the node is not selected; 1 they are not; 3 they were not, and load has to run again (report.sh).
+# Out: the outcome (outcome.sh): RulesApplied, which verify-traffic has to complete, or why they do not apply. Its lines
+#      "backend NAME works|refused|lacks ..." say what is known of each backend.
+# Exit: 0, whatever was found out: watch holds the verdict. With ISTIO_OS_INIT_TEST: 1 if the rules are refused.
 set -u
-. "${0%/*}/report.sh"
-. "${0%/*}/reasons.sh"
+own=verify
+. "${0%/*}/outcome.sh"
+. "${0%/*}/explain.sh"
 end_at_once "$@"
-end_where_not_selected
-retry
 
-state=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}
 proc=${ISTIO_OS_INIT_PROC:-/proc}
 backends=${ISTIO_OS_INIT_BACKENDS:-}
+test=${ISTIO_OS_INIT_TEST:-false}
+limit=60
 
 # An address of scope 00 is global; Istio applies IPv6 rules to an IPv4 pod only in dual-stack mode.
 has_ipv6() {
+  local scope
   [ -r "$proc/net/if_inet6" ] || return 1
   while read -r _ _ _ scope _; do [ "$scope" = 00 ] && return 0; done <"$proc/net/if_inet6"
   return 1
@@ -37,111 +37,119 @@ backend_used() {
     *'iptables-nft-restore'*) echo nft ;;
     *'iptables-legacy-restore'*) echo legacy ;;
     # the image's default, which names itself: "iptables v1.8.10 (nf_tables)", or "(legacy)", or nothing before 1.8
-    *) case $(iptables --version 2>/dev/null) in *nf_tables*) echo nft ;; *) echo legacy ;; esac ;;
+    *) case $(timeout 10 iptables --version 2>/dev/null) in *nf_tables*) echo nft ;; *) echo legacy ;; esac ;;
   esac
 }
 
 # The kernel's words: the first line of Istio's log that says what was refused, or else its first error, without what Istio puts
-# before it.
+# before it. (data has made a space of each tab.)
 words() {
-  tab=$(printf '\t')
-  known="unable to initialize table|_(ADD|APPEND) failed|Failed to initialize nft|no loaded kernel support|Couldn't load|No such file or directory|not supported|not permitted|denied"
-  line=$(printf '%s\n' "$log" | grep -m 1 -E "$known" || printf '%s\n' "$log" | grep -m 1 "${tab}error$tab")
-  line=${line##*"$tab"}
+  local line known="unable to initialize table|_(ADD|APPEND) failed|Failed to initialize nft|no loaded kernel support|Couldn't load|No such file or directory|not supported|not permitted|denied"
+  line=$(printf '%s\n' "$log" | grep -m 1 -E "$known" || printf '%s\n' "$log" | grep -m 1 ' error ')
+  case $line in *[0-9]Z' '*' '*) line=${line#*Z }; line=${line#* } ;; esac
   line=${line#Command error: }
   line=${line##*exit status [0-9] }
-  printf '%s' "${line#out: }"
+  printf '%.500s' "${line#out: }"
 }
 
 # try BACKEND: whether a redirecting rule applies with it, without leaving one. 2: not tried. A look through iptables-legacy alone
 # makes its tables appear in the pod's network namespace, which sways Istio's choice when verify runs again (istio#61019).
 try() {
+  local tried
   case $1 in
     # -c: the kernel checks it all, and undoes it
-    native-nft) echo 'table inet t { chain c { type nat hook output priority 0; meta skuid 0 tcp dport 1 redirect to :15001; }; }' | nft -c -f - ;;
+    native-nft) echo 'table inet t { chain c { type nat hook output priority 0; meta skuid 0 tcp dport 1 redirect to :15001; }; }' | timeout 10 nft -c -f - ;;
     nft)
-      iptables-nft -t nat -N ISTIO_OS_INIT &&
-        iptables-nft -t nat -A ISTIO_OS_INIT -p tcp -m owner --uid-owner 1337 -j REDIRECT --to-ports 15001
+      timeout 10 iptables-nft -t nat -N ISTIO_OS_INIT &&
+        timeout 10 iptables-nft -t nat -A ISTIO_OS_INIT -p tcp -m owner --uid-owner 1337 -j REDIRECT --to-ports 15001
       tried=$?
-      iptables-nft -t nat -F ISTIO_OS_INIT
-      iptables-nft -t nat -X ISTIO_OS_INIT
+      timeout 10 iptables-nft -t nat -F ISTIO_OS_INIT
+      timeout 10 iptables-nft -t nat -X ISTIO_OS_INIT
       return $tried
       ;;
     *) return 2 ;;
   esac >/dev/null 2>&1
 }
 
-# Prints a verdict on each backend that the plan does not serve, "BACKEND VERDICT" a line. One whose modules are not there is
-# not tried: the kernel would load what nobody needs.
+# other_backends: adds to $backends_found what is known of each backend that the plan does not serve. One whose modules are not
+# there is not tried: the kernel would load what nothing needs.
 other_backends() {
-  [ -r "$state/facts" ] || return 0
-  while read -r key backend verdict; do
+  local key backend found_out
+  while read -r key backend found_out; do
     [ "$key" = backend ] || continue
     case ,$backends, in *",$backend,"*) continue ;; esac
-    case $verdict in
+    case $found_out in
       present | unknown)
         try "$backend"
-        case $?$verdict in 0*) verdict=works ;; 2present) verdict='has its modules' ;; 2*) verdict='not tried' ;; *) verdict=refused ;; esac
+        case $?$found_out in 0*) found_out=works ;; 2present) found_out='has its modules' ;; 2*) found_out='not tried' ;; *) found_out=refused ;; esac
         ;;
-      loadable) verdict='has its modules on disk' ;;
+      loadable) found_out='has its modules on disk' ;;
     esac
-    printf '%s %s\n' "$backend" "$verdict"
-  done <"$state/facts"
+    backends_found="${backends_found}backend $backend $found_out$line_break"
+  done <<END
+$facts
+END
 }
 
-# write_verdict works|refused: writes what was found out, and prints the report.
-write_verdict() {
-  {
-    printf 'verdict %s\n' "$1"
-    printf '%s' "$verdicts" | while read -r line; do [ -z "$line" ] || printf 'backend %s\n' "$line"; done
-    [ -z "$said" ] || printf 'words %s\n' "$said"
-    printf '%s' "$reasons" | while read -r reason && read -r _ && read -r sentence && read -r fix; do
-      printf 'reason %s\nsentence %s\nfix %s\n' "$reason" "$sentence" "$fix"
+# clean_slate: a second start in the same pod proves as much as a mesh pod's first: without the rules that are in place, and
+# without the table that Istio's own probe of iptables-legacy has left behind, by which it would now choose legacy. What stands
+# in for that probe lies in this container's own file system, where no other container writes.
+clean_slate() {
+  local save shims
+  if [ "${FORCE_IPTABLES_BINARY:-}" != legacy ] && shims=$(mktemp -d); then
+    for save in iptables-legacy-save ip6tables-legacy-save; do
+      printf '#!/bin/sh\nexit 1\n' >"$shims/$save" && chmod +x "$shims/$save"
     done
-  } >"$state/verdict"
-  /bin/sh "${0%/*}/report"
+    PATH=$shims:$PATH
+  fi
+  say "removing the rules of this container's last start, for at most $limit s"
+  CLEANUP_ONLY=true bounded "$limit" pilot-agent istio-iptables "$@"
 }
 
+# begin: ends this container if load has decided already. Records that rules are being applied; fails if it had done so before in
+# the same pod sandbox.
+begin() {
+  local before
+  read_outcome verify && before=$round || before=
+  if read_outcome load; then
+    [ "$status" = Unknown ] || { tell "$line" && exit 0; }
+  else
+    round=0
+  fi
+  reasons=
+  error=
+  backends_found=
+  data "$state/load/facts" 65536 || :
+  facts=$text
+  [ "$before" != "$round" ] || clean_slate "$@"
+  add_reason Applying "$backends"
+  conclude || exit 0
+  reasons=
+}
+
+begin "$@"
 if [ "${ISTIO_OS_INIT_IPV6:-false}" = true ] && has_ipv6; then
   export ISTIO_DUAL_STACK="${ISTIO_DUAL_STACK:-true}"
 fi
-
-# A second start in the same pod proves as much as a mesh pod's first: without the rules that are in place, and without the table
-# that Istio's own probe of iptables-legacy has left behind, by which it would now choose legacy.
-if [ -e "$state/applied" ]; then
-  if [ "${FORCE_IPTABLES_BINARY:-}" != legacy ]; then
-    for save in iptables-legacy-save ip6tables-legacy-save; do
-      mkdir -p "$state/bin" && printf '#!/bin/sh\nexit 1\n' >"$state/bin/$save" && chmod +x "$state/bin/$save"
-    done
-    PATH=$state/bin:$PATH
-  fi
-  CLEANUP_ONLY=true pilot-agent istio-iptables "$@" >/dev/null 2>&1
-fi
-printf '' 2>/dev/null >"$state/applied"
-
-log=$(pilot-agent istio-iptables "$@" 2>&1)
-status=$?
+say "applying istio-init's rules, for at most $limit s"
+bounded "$limit" pilot-agent istio-iptables "$@"
+code=$?
+log=$text
 say "$log"
-reasons=
-said=
-others=$(other_backends)
-if [ "$status" -eq 0 ]; then
+if [ "$code" -eq 0 ]; then
   used=$(backend_used "$@")
-  verdicts="$used works
-$others
-"
-  write_verdict works
-  conclude "$used works$(printf '%s\n' "$others" | while read -r line; do [ -z "$line" ] || printf '; %s' "$line"; done)"
-  exit 0
+  backends_found="backend $used works$line_break"
+  other_backends
+  add_reason RulesApplied "$used"
+elif [ "$code" -eq 124 ]; then
+  add_reason RulesHang "$backends"
+else
+  error=$(words)
+  error=${error:-istio-iptables ended with exit code $code}
+  backends_found="backend $backends refused$line_break"
+  other_backends
+  explain "$facts" "$error" "$backends"
 fi
-
-said=$(words)
-said=${said:-istio-iptables ended with exit code $status}
-verdicts="$backends refused
-$others
-"
-explain "$state/facts" "$said" "$backends"
-write_verdict refused
-say "  Mend it$once_mended."
-fail "$(first_reason)
-  the kernel says: $said"
+conclude
+[ "$test" != true ] || [ "$status" != False ] || exit 1
+exit 0

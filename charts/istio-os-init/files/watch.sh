@@ -1,93 +1,138 @@
 #!/bin/sh
-# watch: looks at every interval whether the modules that load recorded are still loaded; ends, and so makes the pod
-# NotReady, when one has gone. What runs load and verify again after that is the business of the pod (report.sh).
+# shellcheck shell=dash
+# watch: holds the verdict. Of a node that is proven it looks at every interval whether the modules that load recorded are still
+# loaded. If one has gone, or if the node is not proven, it ends the pod's sandbox after a pause: the kubelet makes a new one and
+# starts every container from the first on.
 #
 # In:  ISTIO_OS_INIT_INTERVAL  seconds between two looks. Default 60.
-#      ISTIO_OS_INIT_REPAIR    rule, sandbox or never, as in report.sh. sandbox: watch ends the pod's sandbox, so that the kubelet
-#                              makes a new one; it needs the pod's processes in one namespace, and process 1 under its own uid.
-#      ISTIO_OS_INIT_STATE     directory with load's file `loaded`. Default /run/istio-os-init.
+#      ISTIO_OS_INIT_REPAIR    true: end the sandbox. It needs the pod's processes in one namespace, and process 1 under its own
+#                              uid. Otherwise the pod stays not ready. Default false.
 #      ISTIO_OS_INIT_SYS       where sysfs is mounted. Default /sys.
 #      ISTIO_OS_INIT_PROC      where proc is mounted. Default /proc.
-# Out: the conclusion, which names what has gone. Starts no process but one sleep, and writes nothing, while nothing has gone.
-#      $ISTIO_OS_INIT_STATE/drift  after a drift, one line: how often in this pod's life, when last, which modules.
-# Exit: 0 on SIGTERM or SIGINT, at once; 3 a module has gone, and the pod has the rule; 1 a module has gone, and it has not.
+#      ISTIO_OS_INIT_PAUSE     seconds of the first pause. Default 10.
+# Out: its outcome (outcome.sh), only if the node is no longer proven or was never. Starts no process but one sleep, and writes
+#      nothing, while nothing has gone.
+#      $state/watch/attempts   "COUNT REASON": how often the sandbox has been ended since the last hour of proof, and why last.
+# Exit: 0 on SIGTERM or SIGINT, at once; 1 a module has gone, and the pod must not be Ready during the pause.
 set -u
-. "${0%/*}/report.sh"
+own=watch
+. "${0%/*}/outcome.sh"
 
 interval=${ISTIO_OS_INIT_INTERVAL:-60}
-state=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}
+repair=${ISTIO_OS_INIT_REPAIR:-false}
+pause=${ISTIO_OS_INIT_PAUSE:-10}
 sys=${ISTIO_OS_INIT_SYS:-/sys}
 proc=${ISTIO_OS_INIT_PROC:-/proc}
+longest=300
+proof=3600
 
 # A shell that is process 1 has no default action for SIGTERM, and would wait for its sleep.
 trap '[ -z "${!-}" ] || kill "$!" 2>/dev/null; exit 0' TERM INT
 
-# Sets $gone to the recorded modules that are not loaded. sysfs answers with one system call a module; /proc/modules, which the
-# shell reads byte by byte, is asked only where sysfs knows nothing: it has gone, or this container sees no sysfs.
-look() {
-  gone=
-  for name in $recorded; do
-    [ -d "$sys/module/$name" ] || gone="$gone $name"
-  done
-  [ -n "$gone" ] && [ -r "$proc/modules" ] || return 0
-  loaded=' '
-  while read -r name _; do loaded="$loaded$name "; done <"$proc/modules"
-  suspects=$gone
-  gone=
-  for name in $suspects; do
-    case $loaded in *" $name "*) ;; *) gone="$gone $name" ;; esac
-  done
-}
-
-# Records the drift for the watch that comes after the repair: logs of containers that are run again are lost. Fails where it cannot:
-# a drift that is not counted must not ask for the rule, which knows no pause.
-record() {
-  times=0
-  [ -r "$state/drift" ] && read -r times _ <"$state/drift"
-  { printf '%s %s%s\n' "$((times + 1))" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$gone" >"$state/drift.new" && mv "$state/drift.new" "$state/drift"; } 2>/dev/null
-}
-
-# end_sandbox SENTENCE: ends the pod's process 1, which holds its namespaces; the kubelet then makes them anew and runs every
-# container from the first on. Returns only where that process cannot be ended.
-end_sandbox() {
-  conclude "$1"
-  if [ "$$" -ne 1 ] && kill -TERM 1; then
-    sleep 10 &
-    wait "$!"
-  fi
-  say "warning: the pod's sandbox cannot be ended"
-}
-
-recorded=
-[ -r "$state/loaded" ] && while read -r name; do recorded="$recorded $name"; done <"$state/loaded"
-[ -r "$state/drift" ] && read -r times last names <"$state/drift" && say "modules had gone $times times in this pod's life, last at $last: $names"
-if not_selected; then
-  say "$sentence"
-else
-  say "watching every $interval s:${recorded:- nothing, the kernel has no module of the plan that could go}"
-fi
-
-looked=
-while :; do
-  look
-  if [ -n "$gone" ]; then
-    reason="ModuleGone: no longer loaded:$gone. Fix: find what unloads modules (firewalld?)$once_mended."
-    case ${ISTIO_OS_INIT_REPAIR:-never} in
-      rule)
-        record || fail "$reason"
-        [ "$times" -eq 0 ] || printf '%s\n' "$reason" 2>/dev/null >"$drifted"
-        conclude "$reason"
-        exit 3
-        ;;
-      sandbox)
-        record || say "warning: $state cannot be written"
-        end_sandbox "${reason%, then *}; this pod loads and proves again by itself."
-        ;;
-    esac
-    fail "$reason"
-  fi
-  [ -n "$looked" ] || proven_again
-  looked=yes
-  sleep "$interval" &
+rest() {
+  sleep "$1" &
   wait "$!"
-done
+}
+
+# Sets attempts and last_reason.
+read_attempts() {
+  attempts=0
+  last_reason=
+  data "$state/$own/attempts" 200 || return 0
+  attempts=${text%% *}
+  last_reason=${text#* }
+  case $attempts in '' | *[!0-9]* | ?????????*) attempts=0 ;; esac
+  case $last_reason in *[!A-Za-z]*) last_reason= ;; esac
+  [ "$attempts" -eq 0 ] || say "proven anew $attempts times since the last hour of proof, last because of ${last_reason:-?}"
+}
+
+# Sets recorded, the modules that load has seen loaded.
+read_recorded() {
+  local key name how
+  recorded=
+  data "$state/load/facts" 65536 || return 0
+  while read -r key name how; do
+    case $key:$how:$name in *[!A-Za-z0-9_:-]*) ;; module:loaded-*) recorded="$recorded $name" ;; esac
+  done <<END
+$text
+END
+}
+
+# Sets $missing to the recorded modules that are not loaded. sysfs answers with one system call a module; /proc/modules, which
+# the shell reads byte by byte, is asked only if sysfs knows nothing: the module has gone, or this container sees no sysfs.
+look() {
+  local name loaded=' ' suspects
+  missing=
+  for name in $recorded; do
+    [ -d "$sys/module/$name" ] || missing="$missing $name"
+  done
+  [ -n "$missing" ] && [ -r "$proc/modules" ] || return 0
+  while read -r name _; do loaded="$loaded$name "; done <"$proc/modules"
+  suspects=$missing
+  missing=
+  for name in $suspects; do
+    case $loaded in *" $name "*) ;; *) missing="$missing $name" ;; esac
+  done
+}
+
+# watch_modules: returns when one has gone.
+watch_modules() {
+  local proven=0
+  read_recorded
+  say "watching every $interval s:${recorded:- nothing, the kernel has no module of the plan that could go}"
+  while :; do
+    look
+    [ -z "$missing" ] || return 0
+    rest "$interval"
+    proven=$((proven + interval))
+    if [ "$attempts" -gt 0 ] && [ "$proven" -ge "$proof" ]; then
+      rm -f "$state/$own/attempts"
+      attempts=0
+    fi
+  done
+}
+
+# prove_again: ends the pod's process 1, which holds its namespaces, after the pause that is due. Does not return.
+prove_again() {
+  local n=0
+  [ "$repair" = true ] || { say 'repair.enabled is false: delete this pod to load and prove again' && wait_for_deletion; }
+  while [ "$n" -lt "$attempts" ] && [ "$pause" -lt "$longest" ]; do
+    pause=$((pause * 2))
+    n=$((n + 1))
+  done
+  [ "$pause" -le "$longest" ] || pause=$longest
+  [ "$reason$attempts" != ModuleGone0 ] || pause=0
+  # without a count it could be a loop without a pause
+  put "$state/$own/attempts" "$((attempts + 1)) $reason" || pause=$longest
+  say "attempt $((attempts + 1)): load and verify run again in $pause s"
+  rest "$pause"
+  if [ "$$" -ne 1 ] && kill -TERM 1; then
+    rest 20
+  fi
+  add_reason SandboxNotEnded "process 1 does not end"
+  conclude || :
+  wait_for_deletion
+}
+
+wait_for_deletion() {
+  while :; do rest 3600; done
+}
+
+read_attempts
+find_outcome
+tell "$line"
+if [ "$status" = True ]; then
+  watch_modules
+  reasons=
+  error=
+  backends_found=
+  add_reason ModuleGone "${missing# }"
+  conclude || :
+  # The startup probe of a container that has started is not asked again: only a new start can say that the node is not ready.
+  [ "$repair" = true ] && [ "$attempts" -eq 0 ] || exit 1
+elif [ "$status" = Unknown ]; then
+  case $reason in '') silent=load ;; Applying | ModulesLoaded | Loading) silent=verify ;; *) silent=verify-traffic ;; esac
+  add_reason StateUnwritable "$silent"
+  conclude || :
+fi
+prove_again

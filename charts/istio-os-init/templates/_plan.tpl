@@ -96,9 +96,9 @@ plan: |
   {{- include "istio-os-init.plan" . | nindent 2 }}
 backends: |
   {{- include "istio-os-init.needs" . | nindent 2 }}
-{{- include "istio-os-init.scripts" (list . "files/*") }}
+{{- include "istio-os-init.scripts" (list . "files/{reasons,report,{outcome,facts,explain,persist,load,verify,verify-traffic,watch}.sh}") }}
 {{- if include "istio-os-init.signals" . }}
-{{- include "istio-os-init.scripts" (list . "files/{signals/signal,api/api}.sh") }}
+{{- include "istio-os-init.scripts" (list . "files/{signal,api}.sh") }}
 {{- end }}
 {{- end }}
 

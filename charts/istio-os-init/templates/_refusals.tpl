@@ -68,9 +68,8 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- if lt (int .Values.watch.interval) 1 }}
 {{- $refusals = append $refusals (printf "watch.interval %d is too short: allowed are whole seconds from 1 on. Set watch.interval=60." (int .Values.watch.interval)) }}
 {{- end }}
-{{- $repairs := list "auto" "sandbox" "never" }}
-{{- if not (has .Values.repair $repairs) }}
-{{- $refusals = append $refusals (printf "repair %q is unknown: allowed are %s. Set repair=auto to repair where Kubernetes has what it takes." .Values.repair (join ", " $repairs)) }}
+{{- if not (kindIs "map" .Values.repair) }}
+{{- $refusals = append $refusals (printf "repair %q is no longer a value: allowed is repair.enabled, true or false. Set repair.enabled=%t%s." (toString .Values.repair) (ne (toString .Values.repair) "never") (eq (toString .Values.repair) "never" | ternary " to leave a pod that is not proven as it is" " to prove again after a drift and after a failed proof")) }}
 {{- end }}
 {{- $taken := has .Values.backend (list "nft" "legacy") | ternary (list "FORCE_IPTABLES_BINARY") list }}
 {{- range .Values.extraEnv }}

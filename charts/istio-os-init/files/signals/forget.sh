@@ -9,7 +9,7 @@
 # Exit: 0.
 # shellcheck source-path=SCRIPTDIR/.. source-path=SCRIPTDIR/../api
 set -u
-. "${0%/*}/report.sh"
+. "${0%/*}/outcome.sh"
 . "${0%/*}/api.sh"
 
 owner=${ISTIO_OS_INIT_OWNER:-istio-os-init}

@@ -9,7 +9,7 @@
 # Exit:  0 on SIGTERM or SIGINT, at once. --done: 0 nothing is left; 1 something is.
 # shellcheck source-path=SCRIPTDIR/..
 set -u
-. "${0%/*}/report.sh"
+. "${0%/*}/outcome.sh"
 . "${0%/*}/persist.sh"
 
 if [ "${1-}" = --done ]; then

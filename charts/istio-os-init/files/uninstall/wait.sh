@@ -12,7 +12,7 @@
 # Exit: 0.
 # shellcheck source-path=SCRIPTDIR/.. source-path=SCRIPTDIR/../api
 set -u
-. "${0%/*}/report.sh"
+. "${0%/*}/outcome.sh"
 . "${0%/*}/api.sh"
 
 namespace=${ISTIO_OS_INIT_NAMESPACE:-default}

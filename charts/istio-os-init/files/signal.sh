@@ -16,7 +16,7 @@
 # Exit: 0 on SIGTERM or SIGINT, at once. It does not fail: the pod's readiness is not its business.
 # shellcheck source-path=SCRIPTDIR/.. source-path=SCRIPTDIR/../api
 set -u
-. "${0%/*}/report.sh"
+. "${0%/*}/outcome.sh"
 . "${0%/*}/api.sh"
 
 node=${ISTIO_OS_INIT_NODE:-unknown}

@@ -1,0 +1,243 @@
+# shellcheck shell=dash
+# Sourced by every script: how a container speaks, how it records the one outcome, and how every other container reads it.
+#
+# A container writes to one directory, $state/OWN, which every other container mounts read-only. There:
+#   outcome  "KEY VALUE" a line: round N (load counts them), uptime of the kernel in seconds, status True|False|Unknown; for
+#            each reason, most decisive first: reason NAME, subject, sentence, fix; at the end: error WHAT THE KERNEL SAID,
+#            backend NAME VERDICT
+# What is read from there was written by a container with fewer rights: it is data, bounded and cleaned, and never run.
+#
+# say TEXT...           one line to the container's log.
+# clean                 filter: whatever bytes come in, printable ASCII and line breaks come out.
+# data FILE BYTES       sets $text to at most so many bytes of a regular file, cleaned; fails if there is none. Follows no link.
+# put FILE TEXT [sync]  the text becomes the file's content, whole or not at all, and never through a link.
+# bounded SECONDS COMMAND...  runs a program with a time limit; what it prints, up to 256 KiB, becomes $text. Exit code: the
+#                       program's; 124 if the time limit ended it.
+# add_reason NAME SUBJECT  adds a reason, with sentence and fix from the catalogue (file reasons), to $reasons.
+# tell TEXT             the container's termination message, which goes to the log too.
+# conclude              the container's one conclusion, from $reasons: outcome, log and termination message. Fails, having
+#                       said so, if the outcome cannot be written.
+# read_outcome WRITER   sets $status, $round, $uptime, $reason, $line, $message, $error and $reasons from a writer's record; fails
+#                       if there is none, or none that makes sense.
+# find_outcome          the same for the node: see there. Sets $writer too.
+# quoted TEXT           sets $quoted: TEXT, printable ASCII, as a JSON string.
+# end_at_once "$@"      for the beginning of a script that waits for other programs: SIGTERM ends it.
+#
+# In:  ISTIO_OS_INIT_STATE            the directory of those directories. Default /run/istio-os-init.
+#      ISTIO_OS_INIT_TERMINATION_LOG  path of the termination message. Default /dev/termination-log (Kubernetes' own).
+#      $own                           set by each script that concludes: load, verify, traffic or watch.
+export LC_ALL=C
+
+state=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}
+reasons=
+error=
+backends_found=
+line_break='
+'
+
+clean() {
+  sed 's/\r$//; s/\t/ /g; s/[^ -~]/?/g'
+}
+
+say() {
+  case $* in
+    *[!\ -~]*) printf '%s\n' "$*" | clean ;;
+    *) printf '%s\n' "$*" ;;
+  esac
+}
+
+data() {
+  text=
+  [ -f "$1" ] || return 1
+  text=$(dd if="$1" iflag=nofollow,nonblock,fullblock,count_bytes bs=65536 count="$2" status=none 2>/dev/null) || return 1
+  case $text in *[!\ -~$line_break]*) text=$(printf '%s\n' "$text" | clean) ;; esac
+}
+
+# noclobber: the temporary file is a new one. mv -T: a directory in the place of the file is an error, a link is replaced.
+put() {
+  local new="${1%/*}/.${1##*/}.new" code=0
+  { [ ! -e "$new" ] && [ ! -L "$new" ]; } || rm -rf "$new"
+  set -C
+  # cat says what the system says; the shell only "I/O error"
+  printf '%s\n' "$2" 2>/dev/null >"$new" || printf '%s\n' "$2" | cat >|"$new" || code=1
+  set +C
+  [ "$code" -ne 0 ] || [ -z "${3-}" ] || sync "$new" || code=1
+  [ "$code" -ne 0 ] || mv -fT "$new" "$1" || code=1
+  [ "$code" -eq 0 ] || rm -f "$new"
+  return "$code"
+}
+
+# The output goes to a file: a pipe would be held open by a daemon that the program leaves behind. Without the signal that
+# comes with it, the limit of the file's size is an error of write(2), which most programs survive.
+bounded() {
+  local seconds=$1 file="$state/$own/.output" code=0
+  shift
+  { [ -f "$file" ] && [ ! -L "$file" ]; } || rm -rf "$file"
+  (ulimit -f 512; trap '' XFSZ; exec timeout -k 5 "$seconds" "$@") >"$file" 2>&1 </dev/null || code=$?
+  data "$file" 262144
+  [ "$code" -ne 137 ] || code=124
+  return "$code"
+}
+
+# fill TEXT: sets $filled to a text of the catalogue, with the value of $name for each {name}.
+fill() {
+  local rest=$1 name
+  filled=
+  while [ "$rest" != "${rest#*\{}" ]; do
+    filled=$filled${rest%%\{*}
+    rest=${rest#*\{}
+    name=${rest%%\}*}
+    rest=${rest#*\}}
+    eval "filled=\$filled\${$name-}" # the catalogue is as much ours as this script
+  done
+  filled=$filled$rest
+}
+
+add_reason() {
+  local name=$1 subject=$2 key value here=
+  reasons="${reasons}reason $name${line_break}subject $subject$line_break"
+  while read -r key value; do
+    if [ "$key" = reason ]; then
+      [ -z "$here" ] || break
+      [ "$value" != "$name" ] || here=yes
+    elif [ -n "$here" ]; then
+      case $key in
+        status) [ "$reasons" != "${reasons#"reason $name"}" ] && status=$value ;;
+        sentence | fix)
+          fill "$value"
+          reasons="$reasons$key $filled$line_break"
+          ;;
+      esac
+    fi
+  done <"${0%/*}/reasons"
+}
+
+# What is longer than 3,000 bytes would lose its beginning: the kubelet keeps the end of 4,096.
+tell() {
+  say "$1"
+  printf '%.3000s\n' "$1" 2>/dev/null >"${ISTIO_OS_INIT_TERMINATION_LOG:-/dev/termination-log}" || :
+}
+
+conclude() {
+  local record uptime=0
+  summarize
+  tell "$line${error:+$line_break  the kernel says: $error}"
+  { read -r uptime _ </proc/uptime; } 2>/dev/null || :
+  record="round ${round:-0}${line_break}uptime ${uptime%.*}${line_break}status $status$line_break$reasons"
+  put "$state/$own/outcome" "$record${error:+error $error$line_break}$backends_found" && return
+  # What was there before would stand for what is known now.
+  rm -rf "$state/$own/outcome"
+  say "StateUnwritable: the outcome above cannot be recorded in $state/$own, so this node does not count as proven"
+  return 1
+}
+
+# summarize: from $reasons, sets $reason, the first one's name; $line, which fits one line of a table; and $message, the
+# sentences and fixes of all of them in at most 1000 characters.
+summarize() {
+  local key value subject='' fix='' also='' count=0
+  reason=
+  message=
+  while read -r key value; do
+    case $key in
+      reason)
+        count=$((count + 1))
+        [ "$count" -ne 1 ] || reason=$value
+        [ "$count" -eq 1 ] || message="$message Also $value:"
+        { [ "$count" -lt 2 ] || [ "$count" -gt 4 ]; } || also="$also${also:+, }$value"
+        ;;
+      subject) [ "$count" -gt 1 ] || subject=$value ;;
+      sentence) message="$message${message:+ }$value" ;;
+      fix)
+        message="$message Fix: $value."
+        [ "$count" -gt 1 ] || fix=$value
+        ;;
+    esac
+  done <<END
+$reasons
+END
+  [ "$count" -le 4 ] || also="$also and $((count - 4)) more"
+  line="$reason: $subject${fix:+. Fix: $fix}${also:+. Also: $also}"
+  [ "${#message}" -le 1000 ] || message=$(printf '%.997s...' "$message")
+}
+
+read_outcome() {
+  local text key value
+  data "$state/$1/outcome" 16384 || return 1
+  round=
+  uptime=0
+  status=
+  error=
+  reasons=
+  backends_found=
+  while read -r key value; do
+    case $key in
+      round) round=$value ;;
+      uptime) uptime=$value ;;
+      status) status=$value ;;
+      error) error=$value ;;
+      backend) backends_found="$backends_found$key $value$line_break" ;;
+      reason | subject | sentence | fix) reasons="$reasons$key $value$line_break" ;;
+    esac
+  done <<END
+$text
+END
+  case $status in True | False | Unknown) ;; *) return 1 ;; esac
+  case $round in '' | *[!0-9]*) return 1 ;; esac
+  case $uptime in *[!0-9]*) uptime=0 ;; esac
+  summarize
+  case $reason in '' | *[!A-Za-z]*) return 1 ;; esac
+  [ "${#round}" -le 9 ] && [ "${#uptime}" -le 11 ] && [ "${#reason}" -le 40 ]
+}
+
+# The node's outcome. load begins a round; in it verify, verify-traffic and watch may say more, each only as long as nothing is
+# decided, except that watch, which runs longest, may also say that what was proven holds no more. Nothing that is not of load's
+# round counts. Without anything: Unknown, and $reason is empty.
+find_outcome() {
+  local candidate current='' decided=Unknown
+  writer=
+  for candidate in load verify traffic watch; do
+    read_outcome "$candidate" || continue
+    [ "$candidate" != load ] || current=$round
+    [ "$round" = "$current" ] || continue
+    if [ "$candidate" = watch ]; then
+      [ "$status" = False ] || continue
+    else
+      [ "$decided" = Unknown ] || continue
+    fi
+    writer=$candidate
+    decided=$status
+  done
+  [ -n "$writer" ] && read_outcome "$writer" && [ "$round" = "$current" ] && return
+  writer=
+  status=Unknown
+  reason=
+  reasons=
+  error=
+  backends_found=
+  uptime=0
+  message='load and verify have not ended yet.'
+  line="Proving: $message"
+}
+
+quoted() {
+  local rest=$1
+  quoted=
+  while :; do
+    case $rest in *[\\\"]*) ;; *) break ;; esac
+    quoted=$quoted${rest%%[\\\"]*}
+    rest=${rest#"${rest%%[\\\"]*}"}
+    quoted="$quoted\\${rest%"${rest#?}"}"
+    rest=${rest#?}
+  done
+  quoted="\"$quoted$rest\""
+}
+
+# The kernel spares process 1 every signal that it has no handler for, and the shell runs its handlers only between two
+# commands: so as process 1 it starts itself once more, and has nothing to do but to end, and all with it.
+end_at_once() {
+  [ "$$" -eq 1 ] || return 0
+  trap 'exit 143' TERM INT
+  /bin/sh "$0" "$@" &
+  wait "$!"
+  exit
+}
