@@ -1,10 +1,8 @@
 # shellcheck shell=sh
 # What the chart says about the lab's nodes. Sourced after lib.sh and kind.sh.
 #
-# Output: functions verdicts, table, image_in_use, daemonset_settled.
-# Facts:  the pods' init container `verify` ends with "<backend> works; ..." or "<CamelCaseReason>: ...", and every other
-#         container that fails with a reason of the same form; all end with "not selected: ..." on a node that is left out
-#         (charts/istio-os-init/files).
+# Output: functions verdicts, table, image_in_use, daemonset_settled, progress.
+# Facts:  `report --json` in a pod's container `watch` prints the outcome on its node (charts/istio-os-init/files/report).
 # shellcheck disable=SC2154 # lib.sh's variables
 
 selector=app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=$release
@@ -19,26 +17,28 @@ refusals() {
   kubectl get events --namespace "$namespace" --field-selector involvedObject.kind=DaemonSet,reason=FailedCreate -o json
 }
 
+# outcomes PODS: what is known on the nodes of pods, given as JSON: one JSON object, from a pod's name to what its `report --json`
+# prints. A pod whose watch does not run has none.
+outcomes() {
+  printf '%s' "$1" | jq -r '.items[] | select(any(.status.containerStatuses[]?; .name == "watch" and .state.running)) | .metadata.name' |
+    while read -r pod; do
+      report=$(kubectl exec --namespace "$namespace" "$pod" --container watch -- report --json 2>/dev/null </dev/null) || continue
+      printf '%s' "$report" | jq -c --arg pod "$pod" '{($pod): .}' 2>/dev/null || true
+    done | jq -s 'add // {}'
+}
+
 # verdicts: one line for each Linux node, separated by tabs:
 # name, OS image, kernel, backend, verdict, seconds from the pod's creation to Ready, and why it is not Ready or what made it so.
 verdicts() {
-  { kubectl get nodes --selector kubernetes.io/os=linux -o json && pods && refusals; } |
+  now=$(pods)
+  { kubectl get nodes --selector kubernetes.io/os=linux -o json && printf '%s' "$now" && refusals && outcomes "$now"; } |
     jq -rs --arg remedy "kubectl label --overwrite namespace $namespace pod-security.kubernetes.io/enforce=privileged" '
-    # The chart concludes "<CamelCaseReason>: ..."; what it did not say itself gets the reason of Kubernetes in front.
-    def conclusion:
-      .reason as $reason | [(.message // "") | split("\n")[] | select(. != "")]
-      | first(.[] | select(test("^[A-Z][A-Za-z]+: "))) // "\($reason): \(last // "no message")";
-
-    # Of the first container, in the order in which they run, that keeps the pod from being Ready.
-    def why:
-      [ (.status.initContainerStatuses // [])[], (.status.containerStatuses // [])[]
-        | select(.ready | not)
-        | (.state.terminated, .lastState.terminated, .state.waiting)
-        # RestartingAllContainers: the rule has removed a container and its message; the next round is on its way
-        | select(. and .reason != "Completed" and .reason != "PodInitializing" and .reason != "RestartingAllContainers")
-        | conclusion ]
-      + [ .status.conditions[]? | select(.type == "PodScheduled" and .status == "False") | "\(.reason): \(.message)" ]
-      | first // "Starting: not concluded yet";
+    # Of a pod whose watch does not run: what Kubernetes says of it, or the last that its containers have said.
+    def kubernetes:
+      [ .status.conditions[]? | select(.type == "PodScheduled" and .status == "False") | {reason, line: "\(.reason): \(.message)"} ]
+      + [ (.status.containerStatuses // [])[], (.status.initContainerStatuses // [])[]
+          | .state.waiting | select(. and .reason != "PodInitializing") | {reason, line: "\(.reason): \(.message // "no message")"} ]
+      | first // {reason: "Starting", line: "Starting: not concluded yet"};
 
     def refusal:
       sort_by(.lastTimestamp) | last.message // ""
@@ -46,6 +46,7 @@ verdicts() {
 
     .[1].items as $pods
     | (.[2].items | refusal) as $refusal
+    | .[3] as $outcomes
     | .[0].items[]
     | .metadata.name as $node
     # Until a pod is scheduled, its affinity tells for which node the DaemonSet made it.
@@ -53,19 +54,15 @@ verdicts() {
     | ([$pods[] | select((.spec.nodeName // .spec.affinity.nodeAffinity
         .requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields[0].values[0]) == $node)] | sort_by(.metadata.creationTimestamp) | last) as $pod
     | ($pod.status.conditions // [] | map(select(.type == "Ready" and .status == "True")) | first) as $ready
-    | ($pod.status.initContainerStatuses // [] | map(select(.name == "verify" and .state.terminated.exitCode == 0))
-        | first.state.terminated.message // "-" | if startswith("not selected: ") then "-" else . end | split(" ") | first) as $backend
-    | ($pod.status.initContainerStatuses // [] | map(select(.name == "load")) | first.state.terminated.message // "") as $load
-    | ($load | capture("^loaded: (?<names>[^;]*);").names // "nothing") as $loaded
-    | ($load | startswith("not selected: ")) as $left_out
-    | (if $pod == null then $refusal elif $ready | not then ($pod | why)
-        elif $left_out then $load
-        elif $loaded == "nothing" then ""
-        else "load has loaded \($loaded), which istio-init needs and a container may not load where SELinux denies it" end) as $why
+    | (if $pod == null then {reason: "no pod", line: $refusal} else $outcomes[$pod.metadata.name] // ($pod | kubernetes) end) as $outcome
+    | ([$outcome.backends // {} | to_entries[] | select(.value == "works") | .key] | first // "-") as $backend
+    | ([$outcome.modules[]? | select(.state == "loaded-now") | .name] | join(" ")) as $loaded
     | [ $node, .status.nodeInfo.osImage, .status.nodeInfo.kernelVersion, $backend,
-        (if $pod == null then "no pod" elif $ready and $left_out then "not selected" elif $ready then "Ready" else "NotReady: " + ($why | split(":") | first) end),
+        (if $pod == null then "no pod" elif $ready | not then "NotReady: " + $outcome.reason elif $outcome.reason == "NotSelected" then "not selected" else "Ready" end),
         (if $ready then "\(($ready.lastTransitionTime | fromdate) - ($pod.metadata.creationTimestamp | fromdate)) s" else "-" end),
-        $why ]
+        (if $ready and $outcome.reason != "NotSelected"
+          then (if $loaded == "" then "" else "load has loaded \($loaded), which istio-init needs and a container may not load where SELinux denies it" end)
+          else $outcome.line end) ]
     | @tsv'
 }
 
@@ -89,6 +86,14 @@ table() {
       if (why != "") print why
       exit (rows < 2 || bad > 0)
     }'
+}
+
+# progress: one line: each pod's node and how many of its containers have ended or run.
+progress() {
+  pods | jq -r '[.items | sort_by(.spec.nodeName)[] | "\(.spec.nodeName // "unscheduled") " + (
+      if any(.status.conditions[]?; .type == "Ready" and .status == "True") then "Ready"
+      else "\([.status.initContainerStatuses[]? | select(.state.terminated)] | length) of \(.spec.initContainers | length) steps ended" end)]
+    | join(", ")'
 }
 
 # image_in_use: which image the verdicts come from.

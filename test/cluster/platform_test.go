@@ -57,7 +57,7 @@ func TestTheAPIOfOpenShiftTakesTheSCCsAndUninstallLeavesNone(t *testing.T) {
 		require.Equal(t, want, review.Status.Allowed, account)
 	}
 
-	require.NoError(t, release.Upgrade("repair: sandbox"), "an upgrade of what the API has made of it")
+	require.NoError(t, release.Upgrade("repair: {enabled: false}"), "an upgrade of what the API has made of it")
 	require.Contains(t, release.UninstallSays(), "clean: ")
 	require.Empty(t, sccs(), "uninstall leaves some")
 }

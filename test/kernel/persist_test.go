@@ -49,7 +49,7 @@ func TestANodeWhoseEtcCannotBeWrittenIsReadyAndLoadSaysSo(t *testing.T) {
 	release := lab.NewRelease(t)
 	require.NoError(t, release.Upgrade(onlyOn(vm)))
 	release.WaitReadyOn(1)
-	require.Contains(t, release.Log(release.Pods()[vm.Name].Name, "load"), "warning: "+persisted+" is not written, so after a reboot the modules come only with this pod")
+	require.Contains(t, release.Log(release.Pods()[vm.Name].Name, "load"), "warning: "+persisted+" is not written, so after a reboot the modules are loaded only with this pod")
 	require.Contains(t, release.Log(release.Pods()[vm.Name].Name, "load"), "Read-only file system")
 }
 
@@ -73,5 +73,5 @@ func TestFirewalldThatUnloadsModulesIsNoticedAndRepaired(t *testing.T) {
 		return found && lab.Ready(pod) && pod.Status.ContainerStatuses[0].RestartCount > 0
 	})
 	require.True(t, vm.Modules()["xt_statistic"])
-	require.Regexp(t, `^modules had gone 1 times in this pod's life, last at \S+: .*xt_statistic`, release.Log(release.Pods()[vm.Name].Name, "watch"))
+	require.Contains(t, release.Log(release.Pods()[vm.Name].Name, "watch"), "proven anew 1 times since the last hour of proof, last because of ModuleGone")
 }

@@ -28,8 +28,7 @@ func TestLoadCanDoNothingWithoutEitherOfItsCapabilities(t *testing.T) {
 
 			release := lab.NewRelease(t)
 			require.NoError(t, release.UpgradeTo(broken, onlyBriefly(vm)))
-			conclusion := waitForVerify(release, vm.Name)
-			require.Regexp(t, "^CapabilityRefused: "+capability+`\. Fix: `, conclusion)
+			require.Regexp(t, "^CapabilityRefused: "+capability+`\. Fix: `, release.WaitRefused(vm.Name).Line)
 			require.Equal(t, names(before), names(vm.On(t).Modules()))
 			require.Zero(t, release.DaemonSet().Status.NumberReady)
 		})
@@ -81,7 +80,7 @@ echo "CAPABILITIES $(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)"`}
 	})
 }
 
-const kernelsWords = `.*(Failed to initialize nft|Could not fetch rule set|no loaded kernel support|RULE_APPEND failed|unable to initialize table)`
+const kernelsWords = `(Failed to initialize nft|Could not fetch rule set|no loaded kernel support|RULE_APPEND failed|unable to initialize table)`
 
 func TestAFaultOnOneNodeLeavesTheOthersReady(t *testing.T) {
 	vm := lab.TheVM(t)
@@ -90,7 +89,9 @@ func TestAFaultOnOneNodeLeavesTheOthersReady(t *testing.T) {
 	vm.Unload()
 	release := lab.NewRelease(t)
 	require.NoError(t, release.Upgrade(""))
-	require.Regexp(t, `^ModprobeMissing: .* Fix: .+\n  the kernel says: `+kernelsWords, waitForVerify(release, vm.Name))
+	outcome := release.WaitRefused(vm.Name)
+	require.Regexp(t, `^ModprobeMissing: .* Fix: .+`, outcome.Line)
+	require.Regexp(t, kernelsWords, outcome.Error)
 	others := len(lab.Nodes(t)) - 1
 	release.WaitFor("the other nodes are not Ready", func() bool { return int(release.DaemonSet().Status.NumberReady) == others })
 	for node, pod := range release.Pods() {
@@ -153,16 +154,6 @@ func onlyOn(vm *lab.VM) string { return "nodeSelector: {kubernetes.io/hostname: 
 
 // onlyBriefly is onlyOn for tests that are not about persistence: without it nothing is to be cleaned up on any node.
 func onlyBriefly(vm *lab.VM) string { return onlyOn(vm) + "\npersist: {enabled: false}" }
-
-// waitForVerify waits until verify has ended on a node and returns its conclusion.
-func waitForVerify(release *lab.Release, node string) string {
-	conclusion := ""
-	release.WaitFor("verify has not ended on "+node, func() bool {
-		conclusion = lab.Conclusions(release.Pods()[node])["verify"]
-		return conclusion != ""
-	})
-	return conclusion
-}
 
 func replace(t *testing.T, file, old, replacement string) {
 	t.Helper()

@@ -290,13 +290,13 @@ func Ended(pod corev1.Pod, container string) time.Time {
 	return time.Time{}
 }
 
-// Conclusions returns what the containers of a pod have concluded, by their name: their termination messages.
+// Conclusions returns what the containers of a pod have said last, by their name: their termination messages. They are for people;
+// Outcome is what tests ask.
 func Conclusions(pod corev1.Pod) map[string]string {
 	conclusions := map[string]string{}
 	for _, status := range append(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses...) {
 		for _, state := range []corev1.ContainerState{status.LastTerminationState, status.State} {
-			// with this reason the message is the kubelet's: the rule has removed the container that had one
-			if state.Terminated != nil && state.Terminated.Reason != "RestartingAllContainers" {
+			if state.Terminated != nil {
 				conclusions[status.Name] = strings.TrimSpace(state.Terminated.Message)
 			}
 		}
@@ -418,13 +418,22 @@ func (r *Release) Exec(node string, command ...string) string {
 // ExecIn is Exec in another container.
 func (r *Release) ExecIn(node, container string, command ...string) string {
 	r.t.Helper()
+	output, err := r.TryExecIn(node, container, command...)
+	require.NoError(r.t, err, output)
+	return output
+}
+
+// TryExecIn is ExecIn for what may fail, if only because the container does not run just now.
+func (r *Release) TryExecIn(node, container string, command ...string) (string, error) {
+	r.t.Helper()
 	pod, found := r.Pods()[node]
-	require.True(r.t, found, "no pod on %s", node)
+	if !found {
+		return "", fmt.Errorf("no pod on %s", node)
+	}
 	kubectl := append([]string{"exec", ControlPlane, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf",
 		"--namespace", r.Namespace, "exec", pod.Name, "--container", container, "--"}, command...)
 	output, err := exec.CommandContext(r.t.Context(), "docker", kubectl...).CombinedOutput()
-	require.NoError(r.t, err, string(output))
-	return string(output)
+	return string(output), err
 }
 
 // Left returns every object in the release's namespace, of whatever kind, that is not Kubernetes' own.
