@@ -3,30 +3,32 @@
 load{{ if .Values.verify.enabled }} verify traffic{{ end }} watch
 {{- end }}
 
-{{/* The mount of one writer's volume in a container: (list WRITER OWN). A container writes to its own and reads the others'. */}}
-{{- define "istio-os-init.outcome" -}}
-- name: {{ first . }}
-  mountPath: /run/istio-os-init/{{ first . }}
-  {{- if ne (first .) (last .) }}
+{{/*
+The mounts of a container: (list WRITERS OWN). It writes to its own volume and reads those of the writers that run before it; with an
+OWN that is empty it reads all and writes nothing.
+*/}}
+{{- define "istio-os-init.outcomes" -}}
+# {{ if last . }}Its outcome, and those that were recorded before it{{ else }}Each container's outcome{{ end }}.
+{{- $own := last . }}
+{{- $before := true }}
+{{- range first . }}
+{{- if $before }}
+- name: {{ . }}
+  mountPath: /run/istio-os-init/{{ . }}
+  {{- if ne . $own }}
   readOnly: true
   {{- end }}
 {{- end }}
-
-{{/* The mounts of a container: (list ROOT OWN), OWN empty for one that writes nothing. */}}
-{{- define "istio-os-init.outcomes" -}}
-{{- $own := last . -}}
-# Each container's outcome, in a volume that no other may write to.
-{{- range include "istio-os-init.writers" (first .) | splitList " " }}
-{{ include "istio-os-init.outcome" (list . $own) }}
+{{- $before = and $before (ne . $own) }}
 {{- end }}
 {{- end }}
 
 {{/* The volumes of a list of writers. */}}
 {{- define "istio-os-init.outcomeVolumes" -}}
+# A few lines in memory: nothing of ours is written to the node's disk.
 {{- range . }}
 - name: {{ . }}
   emptyDir:
-    # A few lines in memory: nothing of ours is written to the node's disk.
     medium: Memory
     sizeLimit: 1Mi
 {{- end }}

@@ -1,6 +1,6 @@
 {{- /*
 Container verify without its name: applies istio-init's rules with Istio's own code, as istio-init may. Takes the root context and
-the writers whose outcomes it sees: its own alone in the pod of helm test.
+the writers of the pod: itself alone in that of helm test.
 */}}
 {{- define "istio-os-init.verify" -}}
 {{- $writers := last . }}
@@ -39,9 +39,7 @@ securityContext:
     # istio-init's: rules, routes and the rules' sockets.
     add: [NET_ADMIN, NET_RAW]
 volumeMounts:
-  {{- range $writers }}
-  {{- include "istio-os-init.outcome" (list . "verify") | nindent 2 }}
-  {{- end }}
+  {{- include "istio-os-init.outcomes" (list $writers "verify") | nindent 2 }}
   # The scripts.
   - name: config
     mountPath: /opt/istio-os-init
