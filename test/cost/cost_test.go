@@ -47,6 +47,7 @@ func TestWhatItCosts(t *testing.T) {
 		{"requests", steady.measureRequests},
 		{"fleet", measureFleet},
 		{"drift", measureDrift},
+		{"mended", measureMended},
 	} {
 		if !t.Run(measurement.name, func(t *testing.T) { measurement.measure(t, b) }) {
 			t.Logf("%s could not be measured", measurement.name)

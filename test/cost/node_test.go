@@ -241,8 +241,9 @@ wait "$!"`
 func idle(t *testing.T, watch string) string {
 	t.Helper()
 	path := chart.Copy(t)
-	for script, does := range map[string]string{"load": "exit 0", "verify": "exit 0", "verify-traffic": "exit 0", "watch": "trap 'exit 0' TERM\n" + watch} {
-		file := filepath.Join(path, "files", script+".sh")
+	watch = "trap 'exit 0' TERM\n" + watch
+	for script, does := range map[string]string{"load.sh": "exit 0", "verify.sh": "exit 0", "verify-traffic.sh": "exit 0", "watch.sh": watch, "report": "exit 0"} {
+		file := filepath.Join(path, "files", script)
 		require.FileExists(t, file)
 		require.NoError(t, os.WriteFile(file, []byte("#!/bin/sh\n"+does+"\n"), 0o600))
 	}
