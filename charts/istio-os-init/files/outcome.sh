@@ -115,7 +115,7 @@ add_reason() {
 # What is longer than 3,000 bytes would lose its beginning: the kubelet keeps the end of 4,096.
 tell() {
   say "$1"
-  printf '%.3000s\n' "$1" 2>/dev/null >"${ISTIO_OS_INIT_TERMINATION_LOG:-/dev/termination-log}" || :
+  printf '%.2999s\n' "$1" 2>/dev/null >"${ISTIO_OS_INIT_TERMINATION_LOG:-/dev/termination-log}" || :
 }
 
 conclude() {
@@ -161,8 +161,12 @@ END
 }
 
 read_outcome() {
-  local text key value
-  data "$state/$1/outcome" 16384 || return 1
+  data "$state/$1/outcome" 16384 && parse_outcome "$text"
+}
+
+# parse_outcome TEXT: fails if the record makes no sense.
+parse_outcome() {
+  local key value
   round=
   uptime=0
   status=
@@ -179,7 +183,7 @@ read_outcome() {
       reason | subject | sentence | fix) reasons="$reasons$key $value$line_break" ;;
     esac
   done <<END
-$text
+$1
 END
   case $status in True | False | Unknown) ;; *) return 1 ;; esac
   case $round in '' | *[!0-9]*) return 1 ;; esac
@@ -193,7 +197,7 @@ END
 # decided, except that watch, which runs longest, may also say that what was proven holds no more. Nothing that is not of load's
 # round counts. Without anything: Unknown, and $reason is empty.
 find_outcome() {
-  local candidate current='' decided=Unknown
+  local candidate current='' decided=Unknown record=
   writer=
   for candidate in load verify traffic watch; do
     read_outcome "$candidate" || continue
@@ -206,15 +210,11 @@ find_outcome() {
     fi
     writer=$candidate
     decided=$status
+    record=$text
   done
-  [ -n "$writer" ] && read_outcome "$writer" && [ "$round" = "$current" ] && return
-  writer=
-  status=Unknown
+  parse_outcome "$record" && return
   reason=
-  reasons=
-  error=
-  backends_found=
-  uptime=0
+  status=Unknown
   message='load and verify have not ended yet.'
   line="Proving: $message"
 }
