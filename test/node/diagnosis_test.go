@@ -1,7 +1,6 @@
 package node
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,13 +72,13 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
 				"proc/sys/kernel/modules_disabled":        "1\n",
 			},
-			want: "ModulesDisabled: xt_owner. Fix: take it out of sysctl.d, or load them before it is set; reboot",
+			want: "ModulesDisabled: xt_owner. Fix: remove kernel.modules_disabled from sysctl.d and reboot",
 		},
 		{
 			name:   "no modprobe",
 			files:  map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/xt_owner.ko:\nkernel/nf_tables.ko:\nkernel/xt_CT.ko:\n"},
 			breaks: func(s *sandbox) { require.NoError(s.t, os.Remove(s.path("host/usr/sbin/modprobe"))) },
-			want:   "ModprobeMissing: nf_tables, xt_owner, xt_CT. Fix: install kmod on the host, or load them at boot",
+			want:   "ModprobeMissing: nf_tables, xt_owner, xt_CT. Fix: install kmod on the host, or load the modules at boot",
 		},
 		{
 			name:  "the platform refuses the capabilities",
@@ -87,7 +86,7 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 			breaks: func(s *sandbox) {
 				s.objects.DaemonSets[0].Spec.Template.Spec.InitContainers[0].SecurityContext.Capabilities.Add = nil
 			},
-			want: "CapabilityRefused: SYS_MODULE, SYS_CHROOT. Fix: let the platform grant them (SCC, admission policy), or load at boot",
+			want: "CapabilityRefused: SYS_MODULE, SYS_CHROOT. Fix: allow these capabilities (SCC, admission policy), or load the modules at boot",
 		},
 		{
 			name:   "one backend only",
@@ -114,7 +113,7 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 				require.NoError(s.t, os.Remove(s.path("host/proc/modules")))
 				require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules")))
 			},
-			want: "RulesRejected: xtables resource problem: Extension ipvs revision 0 not supported, missing ... Fix: see the log of verify",
+			want: "RulesRejected: xtables resource problem: Extension ipvs revision 0 not supported, missing kernel module?. Fix: see the log of verify",
 		},
 		{
 			name: "a rule that another file hides", loadable: []string{"nf_tables", "xt_owner", "xt_CT"},
@@ -122,7 +121,7 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 				"usr/lib/modprobe.d/x.conf": "install xt_owner /bin/true\n",
 				"etc/modprobe.d/x.conf":     "\n",
 			},
-			want: "RulesRejected: xtables resource problem: Extension ipvs revision 0 not supported, missing ... Fix: see the log of verify",
+			want: "RulesRejected: xtables resource problem: Extension ipvs revision 0 not supported, missing kernel module?. Fix: see the log of verify",
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -133,14 +132,22 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 			s := newSandbox(t, row.values).withIstio().refusing("-m ipvs --ipvs -j RETURN")
 			s.hit(row)
 			got := s.run("load", "verify")
-			require.Equal(t, 1, got.exit, got.log)
+			require.Zero(t, got.exit, got.log)
 			line, words, _ := strings.Cut(got.conclusion, "\n")
 			require.Equal(t, row.want, line)
-			require.LessOrEqual(t, len(line), 120)
+			require.LessOrEqual(t, len(line), 140)
 			require.Regexp(t, "^  the kernel says: .*Extension ipvs revision 0 not supported", words)
-			reason, _, _ := strings.Cut(row.want, ":")
-			require.Regexp(t, `(?m)^  `+reason+`: .+\n    Fix: .+$`, got.log, "the whole report is in the log")
-			require.Contains(t, got.log, "CANNOT run the mesh")
+			require.Contains(t, got.log, got.conclusion, "the termination message is in the log too")
+			outcome := s.outcome("verify")
+			name, _, _ := strings.Cut(row.want, ":")
+			require.Equal(t, "False "+name, outcome.says())
+			require.Contains(t, row.want, outcome.reasons[0].fix)
+			text := s.report()
+			require.Contains(t, text, "CANNOT run the mesh")
+			for _, reason := range outcome.reasons {
+				require.NotEmpty(t, reason.sentence)
+				require.Contains(t, text, "\n  "+reason.name+": "+reason.sentence+"\n    Fix: "+reason.fix+"\n", "each reason with its fix")
+			}
 		})
 	}
 }
@@ -182,7 +189,7 @@ func TestTheFixNamesThePackageOfTheRunningKernel(t *testing.T) {
 				"lib/modules/" + row.kernel + "/modules.dep": "kernel/nf_tables.ko:\n",
 			}})
 			got := s.run("load")
-			require.Equal(t, 1, got.exit, got.log)
+			require.Equal(t, "False ModuleNotOnDisk", s.outcome("load").says(), got.log)
 			require.Equal(t, "ModuleNotOnDisk: xt_owner. Fix: "+row.fix, got.conclusion)
 		})
 	}
@@ -214,20 +221,27 @@ func TestVerifyNamesTheBackendThatANodeHasInstead(t *testing.T) {
 	s.objects.DaemonSets[0].Spec.Template.Spec.InitContainers[1].SecurityContext.Capabilities.Add = nil // refuses every rule
 	s.hit(fault{files: map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/nft_chain_nat.ko.xz:\nkernel/nft_redir.ko.xz:\nkernel/nf_tables.ko.xz:\nkernel/nft_ct.ko.xz:\nkernel/nft_counter.ko:\n"}})
 	got := s.run("load", "verify")
-	require.Equal(t, 1, got.exit, got.log)
-	require.Regexp(t, `^BackendUnavailable: no legacy, but native-nft\. Fix: set global\.nativeNftables \(Istio 1\.27 on\)\. Also: ModuleNotOnDisk\n  the kernel says: `, got.conclusion)
-	require.Contains(t, got.log, "backend native-nft has its modules on disk")
-	require.Contains(t, got.log, "backend nft lacks nft_compat")
+	require.Regexp(t, `^BackendUnavailable: no legacy, but native-nft\. Fix: set global\.nativeNftables \(Istio 1\.27 on\)\. Also: ModuleNotOnDisk\n  the kernel says: `, got.conclusion, got.log)
+	outcome := s.outcome("verify")
+	require.Equal(t, "False BackendUnavailable", outcome.says())
+	require.Equal(t, "legacy cannot work on this node, whose kernel has no iptable_nat, xt_REDIRECT, xt_owner and 7 more; the modules of native-nft are available.", outcome.reasons[0].sentence)
+	require.Equal(t, "has its modules on disk", outcome.backends["native-nft"])
+	require.Regexp(t, "^lacks nft_compat", outcome.backends["nft"])
+	require.Contains(t, s.report(), "  backend native-nft has its modules on disk\n")
 }
 
 func TestVerifyTellsWhichOtherBackendsWork(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, "").withIstio()
 	s.write("host/lib/modules/5.14.0-stand-in/modules.builtin", "kernel/nf_tables.ko\nkernel/nft_chain_nat.ko\nkernel/nft_redir.ko\nkernel/nft_counter.ko\nkernel/nft_ct.ko\n")
-	got := s.run("load", "verify")
-	require.Zero(t, got.exit, got.log)
-	require.Equal(t, "nft works; legacy lacks iptable_nat xt_REDIRECT xt_owner xt_tcpudp ip6table_nat ip6table_mangle ip6table_raw iptable_raw xt_CT xt_multiport; native-nft works", got.conclusion,
-		"tried where its modules are in the kernel, not where they would have to be loaded")
+	got := s.run("load", "verify", "verify-traffic")
+	want := map[string]string{
+		"nft":        "works",
+		"legacy":     "lacks iptable_nat xt_REDIRECT xt_owner xt_tcpudp ip6table_nat ip6table_mangle ip6table_raw iptable_raw xt_CT xt_multiport",
+		"native-nft": "works", // tried, since its modules are in the kernel
+	}
+	require.Equal(t, want, s.outcome("verify").backends, got.log)
+	require.Equal(t, want, s.outcome("traffic").backends, "the last outcome has it too")
 }
 
 // What is wrong by name and yet no failure.
@@ -253,9 +267,11 @@ func TestNoFalseAlarmWhereTheRulesApply(t *testing.T) {
 			s := newSandbox(t, plan+broken.values).withIstio()
 			s.hit(broken)
 			got := s.run("load", "verify", "verify-traffic")
-			require.Zero(t, got.exit, got.log)
-			require.Contains(t, got.log, "can run the mesh")
+			require.Equal(t, "True RedirectionProven", s.outcome("traffic").says(), got.log)
 			require.NotContains(t, got.log, "Fix: ")
+			text := s.report()
+			require.Contains(t, text, "node stand-in can run the mesh: RedirectionProven: ")
+			require.NotContains(t, text, "Fix: ")
 		})
 	}
 }
@@ -274,7 +290,8 @@ func TestReportIsForPeopleAndForPrograms(t *testing.T) {
 			require.NoError(s.t, os.Symlink("x", s.path("host/run/systemd/units/invocation:firewalld.service")))
 		},
 	})
-	require.Equal(t, 1, s.run("load", "verify").exit)
+	got := s.run("load", "verify", "verify-traffic")
+	require.Regexp(t, "^ModuleOverridden: xt_owner", got.conclusion, "verify-traffic repeats what is decided")
 
 	text := s.report()
 	for _, want := range []string{
@@ -286,30 +303,30 @@ func TestReportIsForPeopleAndForPrograms(t *testing.T) {
 		require.Contains(t, text, want)
 	}
 
-	var report struct {
-		Node, Verdict, Words string
-		Backends, Facts      map[string]string
-		Capabilities         map[string]bool
-		Reasons              []struct{ Reason, Sentence, Fix string }
-		Warnings, Services   []string
-		Modules              []struct{ Name, State string }
-		Missing              []struct{ Name, Disk, Modprobe string }
-		Rules                []struct{ Kind, Name, Where, Command string }
-	}
-	decoder := json.NewDecoder(strings.NewReader(s.report("--json")))
-	decoder.DisallowUnknownFields()
-	require.NoError(t, decoder.Decode(&report))
+	report := s.json()
 	require.Equal(t, "stand-in", report.Node)
-	require.Equal(t, "refused", report.Verdict)
-	require.Contains(t, report.Words, "Extension ipvs")
+	require.Equal(t, "False", report.Status)
+	require.Equal(t, "ModuleOverridden", report.Reason)
+	require.Equal(t, 1, report.Round)
+	require.Equal(t, "ModuleOverridden: xt_owner. Fix: remove line 1 of /etc/modprobe.d/x.conf", report.Line)
+	require.Equal(t, `modprobe.d has modprobe run /bin/sh -c "echo 'no' \\ no" instead of loading xt_owner. Fix: remove line 1 of /etc/modprobe.d/x.conf.`, report.Message)
+	require.Contains(t, report.Error, "Extension ipvs")
 	require.Equal(t, "refused", report.Backends["nft"])
 	require.Equal(t, "5.14.0-stand-in", report.Facts["kernel"])
 	require.Equal(t, map[string]bool{"SYS_MODULE": true, "SYS_CHROOT": true}, report.Capabilities)
-	require.Equal(t, "ModuleOverridden", report.Reasons[0].Reason)
-	require.Equal(t, "remove line 1 of /etc/modprobe.d/x.conf", report.Reasons[0].Fix)
-	require.Len(t, report.Warnings, 2)
+	require.Equal(t, []jsonReason{{
+		Reason: "ModuleOverridden", Subject: "xt_owner", Fix: "remove line 1 of /etc/modprobe.d/x.conf",
+		Sentence: `modprobe.d has modprobe run /bin/sh -c "echo 'no' \\ no" instead of loading xt_owner.`,
+	}}, report.Reasons)
+	require.Equal(t, []string{
+		"nf_tables is blocklisted (/etc/modprobe.d/x.conf:2): loaded by its name now, but not at boot",
+		"firewalld is active: when it stops or reloads completely, it may unload modules (always before 1.0)",
+	}, report.Warnings)
 	require.Equal(t, []string{"firewalld"}, report.Services)
-	require.Equal(t, "xt_owner", report.Missing[0].Name)
-	require.Equal(t, "/etc/modprobe.d/x.conf:1", report.Rules[0].Where)
-	require.Equal(t, `/bin/sh -c "echo 'no' \\ no"`, report.Rules[0].Command)
+	require.Equal(t, []jsonModule{{"nf_tables", "loaded-now"}, {"xt_CT", "loaded-now"}}, report.Modules)
+	require.Equal(t, []jsonMissing{{"xt_owner", "on-disk", "ERROR: could not insert 'xt_owner': Invalid argument"}}, report.Missing)
+	require.Equal(t, []jsonRule{
+		{"install", "xt_owner", "/etc/modprobe.d/x.conf:1", `/bin/sh -c "echo 'no' \\ no"`},
+		{"blacklist", "nf_tables", "/etc/modprobe.d/x.conf:2", ""},
+	}, report.Rules)
 }

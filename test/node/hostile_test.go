@@ -2,8 +2,6 @@ package node
 
 import (
 	"bufio"
-	"context"
-	"encoding/json"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -28,17 +26,26 @@ func TestLoadThatWasKilledAtAnyStepEndsTheNextTimeAsIfItHadNot(t *testing.T) {
 	}
 	s := newSandbox(t, smallPlan).loadable("nf_tables", "nft_counter")
 	s.hit(fault{loadable: []string{"nf_tables", "nft_counter"}})
+	const lists = "host/etc/modules-load.d"
+	uptime := regexp.MustCompile(`(?m)^uptime \d+$`)
 	leaves := func() string {
 		var left strings.Builder
-		for _, dir := range []string{"state", "host/etc/modules-load.d"} {
+		for _, dir := range []string{"state/load", lists} {
 			entries, err := os.ReadDir(s.path(dir))
 			require.NoError(t, err)
 			for _, entry := range entries {
+				if entry.Name() == ".output" { // of the last program, whatever it was
+					continue
+				}
 				content := strings.ReplaceAll(s.read(dir+"/"+entry.Name()), "loaded-now", "loaded-before")
-				if entry.Name() == "facts" { // which begin with what was loaded now
+				switch entry.Name() {
+				case "facts": // which begin with what was loaded now
 					lines := strings.Split(content, "\n")
 					slices.Sort(lines)
 					content = strings.Join(lines, "\n")
+				case "outcome": // whose subject tells of that too
+					content = uptime.ReplaceAllString(content, "")
+					content = regexp.MustCompile(`(?m)^(round|subject) .*$`).ReplaceAllString(content, "$1")
 				}
 				left.WriteString(dir + "/" + entry.Name() + ":\n" + content)
 			}
@@ -46,15 +53,15 @@ func TestLoadThatWasKilledAtAnyStepEndsTheNextTimeAsIfItHadNot(t *testing.T) {
 		return left.String()
 	}
 	anew := func() {
-		for _, dir := range []string{"state", "host/etc/modules-load.d"} {
-			require.NoError(t, os.RemoveAll(s.path(dir)))
-			require.NoError(t, os.Mkdir(s.path(dir), 0o777))
-		}
+		s.newState()
+		require.NoError(t, os.RemoveAll(s.path(lists)))
+		require.NoError(t, os.Mkdir(s.path(lists), 0o777))
 		s.write("host/proc/modules", "")
 	}
 	require.Zero(t, s.run("load").exit)
 	want := leaves()
 	require.Contains(t, want, "modules-load.d/istio-os-init.conf:\n")
+	require.Contains(t, want, "state/load/outcome:\n")
 	anew()
 
 	died := 0
@@ -62,6 +69,9 @@ func TestLoadThatWasKilledAtAnyStepEndsTheNextTimeAsIfItHadNot(t *testing.T) {
 		if conf, err := os.ReadFile(s.path("host/etc/modules-load.d/istio-os-init.conf")); err == nil {
 			require.Contains(t, want, "modules-load.d/istio-os-init.conf:\n"+string(conf), "killed at step %d: half a file", died+1)
 			require.Contains(t, string(conf), "nft_counter", "killed at step %d: half a file", died+1)
+		}
+		if outcome, err := os.ReadFile(s.path("state/load/outcome")); err == nil && len(outcome) > 0 {
+			require.Contains(t, []string{"Unknown Loading", "Unknown ModulesLoaded"}, s.outcome("load").says(), "killed at step %d", died+1)
 		}
 		got := s.run("load")
 		require.Zero(t, got.exit, "killed at step %d: %s", died+1, got.log)
@@ -100,10 +110,10 @@ func (s *sandbox) killedAtStep(step int) bool {
 // tracedLoad is load and all that it starts under strace, with arguments for that.
 func (s *sandbox) tracedLoad(arguments ...string) *exec.Cmd {
 	s.t.Helper()
-	container := s.objects.Container(s.t, "load")
-	arguments = slices.Concat([]string{"-f", "-qq"}, arguments, []string{"/bin/sh"}, s.command(container)[1:])
-	command := exec.CommandContext(s.t.Context(), "strace", arguments...)
-	command.Env = append(append([]string{}, s.env...), environment(container)...)
+	container := s.container("load")
+	words := s.contained(container, slices.Concat([]string{"strace", "-f", "-qq"}, arguments, []string{"/bin/sh"}, s.command(container)[1:])...)
+	command := exec.CommandContext(s.t.Context(), words[0], words[1:]...)
+	command.Env = s.env
 	command.SysProcAttr = namespaces()
 	return command
 }
@@ -122,25 +132,27 @@ func (h host) explains(t *testing.T, s *sandbox) {
 		require.NoError(t, os.MkdirAll(filepath.Dir(s.path("host/"+name)), 0o755))
 		require.NoError(t, os.WriteFile(s.path("host/"+name), []byte(content), 0o644))
 	}
-	container := s.objects.Container(t, "load")
-	command := exec.CommandContext(context.WithoutCancel(t.Context()), "/bin/sh", s.command(container)[1:]...)
-	command.Env = append(append([]string{}, s.env...), environment(container)...)
-	output, _ := command.CombinedOutput()
-	require.NotRegexp(t, `(?m)^\S+\.sh: \d+: `, string(output), "the shell complains: %q", h)
-	conclusion := s.read("termination-log")
-	switch command.ProcessState.ExitCode() {
-	case 0:
-		require.Regexp(t, `(?s)^loaded: .*not found: nothing\n$`, conclusion, "%q", h)
-	case 1:
-		require.Regexp(t, reasonAndFix, conclusion, "%q", h)
-		require.LessOrEqual(t, len(strings.TrimSpace(conclusion)), 120, "%q", h)
+	got := s.exec("load", s.command(s.container("load"))...)
+	require.NotRegexp(t, `(?m)^\S+\.sh: \d+: `, got.log, "the shell complains: %q", h)
+	require.Zero(t, got.exit, "load crashed: %s\n%q", got.log, h)
+	require.NotRegexp(t, `[^ -~\n]`, got.log, "%q", h)
+	require.LessOrEqual(t, len(s.read("termination-log")), 3001, "%q", h)
+	outcome := s.outcome("load")
+	switch outcome.status {
+	case "True":
+		require.Equal(t, "True ModulesFound", outcome.says(), "%q", h)
+	case "False":
+		require.Regexp(t, reasonAndFix, got.conclusion, "%q", h)
 	default:
-		require.Failf(t, "load crashed", "exit code %d: %s\n%q", command.ProcessState.ExitCode(), output, h)
+		require.Failf(t, "nothing is concluded", "%s\n%q", got.log, h)
 	}
-	require.True(t, json.Valid([]byte(s.report("--json"))), "%s\n%q", s.report("--json"), h)
+	report := s.json()
+	require.Equal(t, outcome.says(), report.Status+" "+report.Reason)
+	require.Equal(t, got.conclusion, report.Line)
+	require.NotRegexp(t, `[^ -~\n]`, s.report())
 }
 
-var reasonAndFix = regexp.MustCompile(`^[A-Z][A-Za-z]+: \S.*\. Fix: \S.*\n$`)
+var reasonAndFix = regexp.MustCompile(`^[A-Z][A-Za-z]+: \S.*\. Fix: \S.*$`)
 
 func hostileSandbox(t *testing.T) *sandbox {
 	s := newSandbox(t, smallPlan+"verify: {enabled: false}")

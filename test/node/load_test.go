@@ -2,6 +2,7 @@ package node
 
 import (
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -10,6 +11,18 @@ import (
 
 const smallPlan = "modules: {base: {nft: [nf_tables, xt_owner, nft_counter|nf_tables]}}\nmesh: {dns: false}\n"
 
+// facts are the values of a key among load's facts.
+func (s *sandbox) facts(key string) []string {
+	s.t.Helper()
+	var values []string
+	for line := range strings.Lines(s.read("state/load/facts")) {
+		if value, found := strings.CutPrefix(strings.TrimSpace(line), key+" "); found {
+			values = append(values, value)
+		}
+	}
+	return values
+}
+
 func TestLoadLoadsThePlanAndRecordsWhatIsThere(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, smallPlan).loadable("nf_tables nfnetlink", "xt_owner x_tables", "nft_counter nf_tables")
@@ -17,10 +30,19 @@ func TestLoadLoadsThePlanAndRecordsWhatIsThere(t *testing.T) {
 	got := s.run("load")
 	require.Zero(t, got.exit, got.log)
 	require.Equal(t, []string{"bridge", "nfnetlink", "nf_tables", "x_tables", "xt_owner", "nft_counter"}, s.loaded())
-	require.Equal(t, "nf_tables\nxt_owner\nnft_counter\n", s.read("state/loaded"))
-	require.NotContains(t, s.read("state/facts"), "missing ")
+	require.Equal(t, []string{"nf_tables loaded-now", "xt_owner loaded-now", "nft_counter loaded-now"}, s.facts("module"))
+	require.Empty(t, s.facts("missing"))
+	require.Equal(t, []string{"works"}, s.facts("modprobe"))
 	require.Equal(t, "nf_tables xt_owner nft_counter\n", s.read("host/stand-in/calls"), "modprobe runs once for all")
-	require.Equal(t, "loaded: nf_tables xt_owner nft_counter; there before: nothing; built in: nothing known; not found: nothing", got.conclusion)
+	require.Equal(t, "ModulesLoaded: loaded now: nf_tables xt_owner nft_counter; loaded before: nothing; built in: nothing known; not found: nothing", got.conclusion)
+	outcome := s.outcome("load")
+	require.Equal(t, "Unknown ModulesLoaded", outcome.says(), "verify decides")
+	require.Equal(t, 1, outcome.round)
+	uptime, err := os.ReadFile("/proc/uptime")
+	require.NoError(t, err)
+	seconds, err := strconv.ParseFloat(strings.Fields(string(uptime))[0], 64)
+	require.NoError(t, err)
+	require.InDelta(t, seconds, outcome.uptime, 60)
 }
 
 func TestLoadLeavesALoadedNodeAlone(t *testing.T) {
@@ -30,7 +52,7 @@ func TestLoadLeavesALoadedNodeAlone(t *testing.T) {
 	got := s.run("load")
 	require.Zero(t, got.exit, got.log)
 	require.NoFileExists(t, s.path("host/stand-in/calls"), "modprobe has nothing to do")
-	require.Contains(t, got.conclusion, "there before: nf_tables xt_owner nft_counter;")
+	require.Contains(t, got.conclusion, "loaded before: nf_tables xt_owner nft_counter;")
 }
 
 func TestLoadCountsBuiltInAsLoaded(t *testing.T) {
@@ -41,7 +63,7 @@ func TestLoadCountsBuiltInAsLoaded(t *testing.T) {
 	got := s.run("load")
 	require.Zero(t, got.exit, got.log)
 	require.Contains(t, got.conclusion, "built in: nf_tables crc_t10dif_common; not found: nothing")
-	require.Empty(t, s.read("state/loaded"), "watch must not wait for what cannot go")
+	require.Equal(t, []string{"nf_tables built-in", "crc_t10dif_common built-in"}, s.facts("module"), "watch must not wait for what cannot go")
 	require.NoFileExists(t, s.path("host/stand-in/calls"))
 }
 
@@ -52,7 +74,7 @@ func TestLoadTakesTheSecondNameWhereTheKernelHasNotTheFirst(t *testing.T) {
 	require.Zero(t, got.exit, got.log)
 	require.Equal(t, []string{"nf_tables", "xt_owner"}, s.loaded())
 	require.Contains(t, got.conclusion, "not found: nothing")
-	require.Equal(t, "nf_tables\nxt_owner\n", s.read("state/loaded"), "each name once")
+	require.Equal(t, []string{"nf_tables loaded-now", "xt_owner loaded-now"}, s.facts("module"), "each name once")
 }
 
 func TestLoadGoesOnAfterANameThatFailsAndKeepsModprobesWords(t *testing.T) {
@@ -62,20 +84,40 @@ func TestLoadGoesOnAfterANameThatFailsAndKeepsModprobesWords(t *testing.T) {
 	got := s.run("load")
 	require.Zero(t, got.exit, "behaviour decides, not names: %s", got.log)
 	require.Equal(t, []string{"nf_tables", "xt_owner"}, s.loaded())
-	require.Contains(t, s.read("state/facts"), "missing xt_CT not-on-disk WARNING: Module xt_CT not found in directory /lib/modules/5.14.0-stand-in\n"+
-		"missing xt_CTX not-on-disk ERROR: could not insert 'xt_CTX': Operation not permitted\n")
+	require.Equal(t, []string{
+		"xt_CT not-on-disk WARNING: Module xt_CT not found in directory /lib/modules/5.14.0-stand-in",
+		"xt_CTX not-on-disk ERROR: could not insert 'xt_CTX': Operation not permitted",
+	}, s.facts("missing"))
 	require.Contains(t, got.conclusion, "not found: xt_CT xt_CTX")
 }
 
-func TestWithoutVerifyAMissingModuleFailsLoad(t *testing.T) {
+func TestWithoutVerifyAMissingModuleDecides(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, smallPlan+"verify: {enabled: false}").loadable("nf_tables")
 	got := s.run("load")
-	require.Equal(t, 1, got.exit, got.log)
+	require.Zero(t, got.exit, got.log)
 	require.Regexp(t, `^ModuleNotOnDisk: xt_owner\. Fix: `, got.conclusion)
+	require.Equal(t, "False", s.json().Status)
 
 	s = newSandbox(t, smallPlan+"verify: {enabled: false}").loadable("nf_tables", "xt_owner")
 	require.Zero(t, s.run("load").exit)
+	require.Equal(t, "True ModulesFound", s.outcome("load").says())
+	require.Equal(t, "True", s.json().Status)
+}
+
+func TestWithoutVerifyEveryReasonHasItsFixInTheReport(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, plan+"backend: nft\nverify: {enabled: false}")
+	s.hit(fault{loadable: []string{"nf_tables"}, refused: "xt_owner Exec format error\n", files: map[string]string{
+		"lib/modules/5.14.0-stand-in/modules.dep": "kernel/xt_owner.ko:\n",
+	}})
+	got := s.run("load")
+	require.Regexp(t, `^ModuleNotOnDisk: xt_CT\. Fix: dnf .*\. Also: ModuleRefused$`, got.conclusion)
+	text := s.report()
+	require.Contains(t, text, "ModuleRefused: The kernel refuses xt_owner: Exec format error.\n    Fix: see the host's kernel log (dmesg) for what it refused\n")
+	report := s.json()
+	require.Len(t, report.Reasons, 2)
+	require.Contains(t, report.Message, "Fix: dnf install kernel-modules-extra-5.14.0-stand-in. Also ModuleRefused: The kernel refuses xt_owner: Exec format error. Fix: see the host's kernel log (dmesg) for what it refused.")
 }
 
 func TestLoadSaysWhenTheHostHasNoModprobe(t *testing.T) {
@@ -99,22 +141,24 @@ func TestLoadSaysWhenItMayNotEnterTheHost(t *testing.T) {
 	require.Empty(t, s.loaded())
 }
 
-func TestLoadFailsOnAPlanThatIsGone(t *testing.T) {
+func TestAPlanThatIsGoneDecides(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, smallPlan)
 	require.NoError(t, os.Remove(s.path("config/plan")))
 	got := s.run("load")
-	require.Equal(t, 2, got.exit, got.log)
+	require.Zero(t, got.exit, got.log)
 	require.Contains(t, got.conclusion, "PlanUnreadable: ")
+	require.Equal(t, "False PlanUnreadable", s.outcome("load").says())
 }
 
 func TestLoadEndsInTheSameStateWhenItRunsAgain(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, smallPlan).loadable("nf_tables", "xt_owner")
 	require.Zero(t, s.run("load").exit)
-	first := s.read("state/loaded")
+	first := s.read("state/load/facts")
 	require.Zero(t, s.run("load").exit)
-	require.Equal(t, first, s.read("state/loaded"))
+	require.Equal(t, strings.ReplaceAll(first, "loaded-now", "loaded-before"), s.read("state/load/facts"))
+	require.Equal(t, 2, s.outcome("load").round)
 }
 
 // The real thing as far as a kernel that is not ours goes: kmod's own modprobe, through the real root, for a name that no
@@ -128,6 +172,6 @@ func TestLoadRunsTheMachinesOwnModprobe(t *testing.T) {
 	require.Zero(t, got.exit, got.log)
 	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	require.NoError(t, err)
-	require.Contains(t, s.read("state/facts"), "missing no_kernel_has_this ")
-	require.Contains(t, s.read("state/facts"), "Module no_kernel_has_this not found in directory /lib/modules/"+strings.TrimSpace(string(release)))
+	require.Len(t, s.facts("missing"), 1)
+	require.Contains(t, s.facts("missing")[0], "Module no_kernel_has_this not found in directory /lib/modules/"+strings.TrimSpace(string(release)))
 }

@@ -13,7 +13,7 @@ import (
 
 const (
 	persisted  = "host/etc/modules-load.d/istio-os-init.conf"
-	half       = "host/etc/modules-load.d/.istio-os-init.new"
+	half       = "host/etc/modules-load.d/.istio-os-init.conf.new"
 	persistOff = smallPlan + "persist: {enabled: false}"
 )
 
@@ -144,7 +144,7 @@ func TestAFileOfSomebodyElseStaysAndIsNamed(t *testing.T) {
 			warned := warnings(s.load().log)
 			require.Equal(t, content, s.read(persisted))
 			require.Len(t, warned, 1)
-			require.Contains(t, warned[0], s.path(persisted)+" belongs to somebody else")
+			require.Contains(t, warned[0], s.path(persisted)+" belongs to another and stays as it is")
 
 			off := newPersisting(t, persistOff)
 			off.write(persisted, content)
@@ -201,7 +201,7 @@ func TestADirectoryThatTakesNoFileIsOneWarningWithTheSystemsWords(t *testing.T) 
 			require.Len(t, warned, 1, got.log)
 			require.Regexp(t, `^warning: \S+/modules-load\.d/istio-os-init\.conf is not written, .*: .*(`+test.words+`)$`, warned[0])
 			require.Equal(t, strings.TrimPrefix(strings.TrimSpace(s.read("left")), "full"), "", "something half written stays")
-			require.Equal(t, "nf_tables\nxt_owner\nnft_counter\n", s.read("state/loaded"))
+			require.Equal(t, []string{"nf_tables loaded-now", "xt_owner loaded-now", "nft_counter loaded-now"}, s.facts("module"))
 		})
 	}
 	t.Run("read only, when switched off", func(t *testing.T) {

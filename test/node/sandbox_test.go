@@ -1,13 +1,15 @@
 // Package node asks one question: what do the shipped scripts do on a node? They run as the chart renders them, with the
-// capabilities that the chart gives them, in network and mount namespaces of their own.
+// capabilities and the volumes that the chart gives them, in network and mount namespaces of their own.
 package node
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,28 +22,36 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
 
-// sandbox is a node as the scripts see it: a fake host root with a proc, a kernel release and a modprobe-stand-in, and the
-// ConfigMap of one rendering.
+// sandbox is a node as the scripts see it: a fake host root with a proc, a kernel release and a modprobe-stand-in, the volumes of
+// one pod, and the ConfigMap of one rendering.
 type sandbox struct {
 	t       *testing.T
 	dir     string
 	objects chart.Objects
 	env     []string
-	// before and after are shell commands that run as root in the containers' namespaces, around them: for mounts.
+	// before and after are shell commands that run as root in the pod's namespaces, around its containers: for mounts.
 	before, after string
 }
+
+// writers are the directories below state: a volume for each container that records an outcome.
+var writers = []string{"load", "verify", "traffic", "watch"}
 
 // newSandbox renders the chart with values, a YAML document, and lays out a node whose kernel has no module at all.
 func newSandbox(t *testing.T, values string) *sandbox {
 	t.Helper()
 	s := &sandbox{t: t, dir: t.TempDir(), objects: chart.Render(t, values)}
 	require.NoError(t, os.Chmod(filepath.Dir(s.dir), 0o755)) // for the containers that are not root
-	for _, dir := range []string{"host/usr/sbin", "host/proc/sys/kernel", "host/proc/net", "host/stand-in", "host/lib/modules/5.14.0-stand-in", "host/etc/modules-load.d", "state", "config"} {
+	for _, dir := range []string{
+		"host/usr/sbin", "host/proc/sys/kernel", "host/proc/net", "host/sys", "host/stand-in", "host/lib/modules/5.14.0-stand-in", "host/etc/modules-load.d",
+		"config", "proc", "sys", "notes",
+	} {
 		require.NoError(t, os.MkdirAll(s.path(dir), 0o755))
 	}
-	require.NoError(t, os.Chmod(s.path("state"), 0o777)) // as the kubelet makes an emptyDir
+	require.NoError(t, os.Chmod(s.path("notes"), 0o777))
+	s.newState()
 	s.write("host/proc/sys/kernel/osrelease", "5.14.0-stand-in\n")
 	s.write("host/proc/modules", "")
+	s.write("termination-log", "")
 	for name, content := range s.objects.ConfigMap(t).Data {
 		s.write("config/"+name, content)
 		require.NoError(t, os.Chmod(s.path("config/"+name), 0o555)) // the volume's defaultMode
@@ -52,13 +62,23 @@ func newSandbox(t *testing.T, values string) *sandbox {
 	s.env = []string{
 		"PATH=" + os.Getenv("PATH"),
 		"ISTIO_OS_INIT_HOST=" + s.path("host"),
-		"ISTIO_OS_INIT_PROC=" + s.path("host/proc"),
-		"ISTIO_OS_INIT_SYS=" + s.path("host/sys"),
+		"ISTIO_OS_INIT_PROC=" + s.path("proc"),
+		"ISTIO_OS_INIT_SYS=" + s.path("sys"),
 		"ISTIO_OS_INIT_STATE=" + s.path("state"),
 		"ISTIO_OS_INIT_TERMINATION_LOG=" + s.path("termination-log"),
 		"ISTIO_OS_INIT_MODULES_LOAD=" + s.path("host/etc/modules-load.d"),
 	}
 	return s
+}
+
+// newState lays out the volumes of a new pod.
+func (s *sandbox) newState() {
+	s.t.Helper()
+	require.NoError(s.t, os.RemoveAll(s.path("state")))
+	for _, writer := range writers {
+		require.NoError(s.t, os.MkdirAll(s.path("state/"+writer), 0o755))
+		require.NoError(s.t, os.Chmod(s.path("state/"+writer), 0o777)) // as the kubelet makes an emptyDir
+	}
 }
 
 func (s *sandbox) path(name string) string { return filepath.Join(s.dir, name) }
@@ -99,34 +119,87 @@ type result struct {
 }
 
 // run runs one container of the pod after the other in the same network namespace, as a pod's are, and returns the result of
-// the last. Each has its own uid, its own capabilities, its arguments and its environment as rendered.
+// the last. Each has its own mounts, uid, capabilities, arguments and environment as rendered.
 func (s *sandbox) run(containers ...string) result {
+	s.t.Helper()
+	commands := make([][]string, len(containers))
+	for i, name := range containers {
+		container := s.container(name)
+		commands[i] = s.contained(container, s.command(container)...)
+	}
+	return s.inPod(commands...)
+}
+
+// as runs a shell script with what container name may do and see.
+func (s *sandbox) as(name, script string) result {
+	s.t.Helper()
+	return s.inPod(s.contained(s.container(name), "/bin/sh", "-c", script))
+}
+
+// inPod runs commands one after the other in the namespaces of one pod, until one fails.
+func (s *sandbox) inPod(commands ...[]string) result {
 	s.t.Helper()
 	needNamespaces(s.t)
 	s.write("termination-log", "")
 	// 192.0.2.1: Istio wants an address that is not loopback (tools/common/config)
-	script := []string{"set -e", "ip link set lo up", "ip address add 192.0.2.1/32 dev lo"}
-	if s.before != "" {
-		// what is mounted here is for these namespaces alone
-		script = append(script, "mount --make-rprivate /", s.before)
-	}
-	env := s.env
-	for _, name := range containers {
-		container := s.container(name)
-		env = append(env, environment(container)...)
-		script = append(script, strings.Join(quoted(append(asContainer(container), s.command(container)...)), " "))
+	script := []string{"set -e", "mount --make-rprivate /", "ip link set lo up", "ip address add 192.0.2.1/32 dev lo", s.before}
+	for _, words := range commands {
+		script = append(script, "unshare --mount "+strings.Join(quoted(words), " "))
 	}
 	script = append(script, s.after)
 	command := exec.CommandContext(s.t.Context(), "/bin/sh", "-c", strings.Join(script, "\n"))
-	command.Env = env
-	command.Dir = s.dir
+	command.Env = s.env
+	command.Dir = "/"
 	command.SysProcAttr = namespaces()
-	output, err := command.CombinedOutput()
-	var failure *exec.ExitError
-	if err != nil && !errors.As(err, &failure) {
-		require.NoError(s.t, err)
+	return s.ended(command)
+}
+
+// contained is a command that, in a mount namespace of its own, becomes the container with the command in it.
+func (s *sandbox) contained(container corev1.Container, command ...string) []string {
+	s.t.Helper()
+	setpriv, err := exec.LookPath("setpriv")
+	require.NoError(s.t, err)
+	privileges := append([]string{setpriv}, asContainer(container)...)
+	privileges = append(privileges, append([]string{"/usr/bin/env"}, environment(container)...)...)
+	return append([]string{"/bin/sh", "-c", s.mounts(container), container.Name}, append(privileges, command...)...)
+}
+
+// mounts is a shell script that leaves of the sandbox what the container's volumeMounts show, to be written where they say so,
+// and then becomes its arguments. What stands for the kernel, for /dev and for the test itself (notes) is writable as well.
+func (s *sandbox) mounts(container corev1.Container) string {
+	volumes := map[string]corev1.VolumeMount{}
+	for _, mount := range container.VolumeMounts {
+		volumes[mount.Name] = mount
 	}
-	return result{exit: command.ProcessState.ExitCode(), log: string(output), conclusion: strings.TrimSpace(s.read("termination-log"))}
+	script := []string{"set -e", "path=$PATH", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "mount --make-rprivate /", "cd " + quoted([]string{s.dir})[0],
+		"own() { [ ! -e $1 ] || mount --rbind $1 $1; }", "readonly() { own $1; mount -o remount,bind,ro $1; }", "hide() { mount -t tmpfs -o ro,mode=755 none $1; }",
+		"mount --rbind host/proc proc", "mount -o remount,bind,ro proc", "mount --rbind host/sys sys", "own termination-log", "own notes"}
+	var hidden []string
+	for _, writer := range writers {
+		if mount, found := volumes[writer]; !found {
+			hidden = append(hidden, "hide state/"+writer)
+		} else if mount.ReadOnly {
+			script = append(script, "readonly state/"+writer)
+		} else {
+			script = append(script, "own state/"+writer)
+		}
+	}
+	if _, found := volumes["host"]; found {
+		script = append(script, "own host/proc", "own host/stand-in")
+	} else {
+		hidden = append(hidden, "hide host")
+	}
+	if _, found := volumes["modules-load"]; found {
+		script = append(script, "own host/etc/modules-load.d")
+		hidden = slices.DeleteFunc(hidden, func(line string) bool { return line == "hide host" })
+	}
+	// "." is still the directory below the mount
+	script = append(script, "readonly \"$PWD\"", `cd "$PWD"`)
+	script = append(script, hidden...)
+	if context := container.SecurityContext; context.ReadOnlyRootFilesystem != nil && *context.ReadOnlyRootFilesystem {
+		script = append(script, "mount -o remount,bind,ro /")
+	}
+	return strings.Join(append(script, "cd /", "PATH=$path", `exec "$@"`), "\n")
 }
 
 // helmTest is the name for run of the only container of helm test's pod, which has the name of another.
@@ -140,21 +213,126 @@ func (s *sandbox) container(name string) corev1.Container {
 	return s.objects.Container(s.t, name)
 }
 
-// report runs what `kubectl exec ... -- report` runs.
+// report runs what `kubectl exec ... -- report` runs, which must end well.
 func (s *sandbox) report(arguments ...string) string {
 	s.t.Helper()
-	command := exec.CommandContext(s.t.Context(), s.path("config/report"), arguments...)
-	command.Env = append(append([]string{}, s.env...), "ISTIO_OS_INIT_NODE=stand-in")
-	output, err := command.CombinedOutput()
-	require.NoError(s.t, err, string(output))
-	return string(output)
+	got := s.tryReport(arguments...)
+	require.Zero(s.t, got.exit, got.log)
+	return got.log
 }
 
-// environment is the container's, as NAME=value, but for its PATH: the programs are the sandbox's.
+// tryReport: with ISTIO_OS_INIT_NODE, which comes from the API server.
+func (s *sandbox) tryReport(arguments ...string) result {
+	s.t.Helper()
+	return s.exec("watch", append([]string{"/usr/bin/env", "ISTIO_OS_INIT_NODE=stand-in", s.path("config/report")}, arguments...)...)
+}
+
+// exec runs a command in a container, in this machine's network.
+func (s *sandbox) exec(name string, command ...string) result {
+	s.t.Helper()
+	needNamespaces(s.t)
+	words := s.contained(s.container(name), command...)
+	running := exec.CommandContext(s.t.Context(), words[0], words[1:]...)
+	running.Env = s.env
+	running.SysProcAttr = mountNamespace()
+	return s.ended(running)
+}
+
+// ended runs a command to its end.
+func (s *sandbox) ended(command *exec.Cmd) result {
+	s.t.Helper()
+	output, err := command.CombinedOutput()
+	var failure *exec.ExitError
+	if err != nil && !errors.As(err, &failure) {
+		require.NoError(s.t, err)
+	}
+	return result{exit: command.ProcessState.ExitCode(), log: string(output), conclusion: strings.TrimSpace(s.read("termination-log"))}
+}
+
+// record is what a container leaves as outcome.
+type record struct {
+	round, uptime int
+	status        string
+	reasons       []reason
+	kernel        string
+	backends      map[string]string
+}
+
+type reason struct{ name, subject, sentence, fix string }
+
+// outcome reads the record of a writer. What outcome.sh does not document fails the test.
+func (s *sandbox) outcome(writer string) record {
+	s.t.Helper()
+	content := s.read("state/" + writer + "/outcome")
+	r := record{backends: map[string]string{}}
+	number := func(text string) int {
+		n, err := strconv.Atoi(text)
+		require.NoError(s.t, err, content)
+		return n
+	}
+	for line := range strings.Lines(content) {
+		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if key == "subject" || key == "sentence" || key == "fix" {
+			require.NotEmpty(s.t, r.reasons, content)
+		}
+		switch key {
+		case "round":
+			r.round = number(value)
+		case "uptime":
+			r.uptime = number(value)
+		case "status":
+			r.status = value
+		case "reason":
+			require.Regexp(s.t, `^[A-Z][A-Za-z]+$`, value, content)
+			r.reasons = append(r.reasons, reason{name: value})
+		case "subject":
+			r.reasons[len(r.reasons)-1].subject = value
+		case "sentence":
+			r.reasons[len(r.reasons)-1].sentence = value
+		case "fix":
+			r.reasons[len(r.reasons)-1].fix = value
+		case "error":
+			r.kernel = value
+		case "backend":
+			name, verdict, _ := strings.Cut(value, " ")
+			r.backends[name] = verdict
+		default:
+			require.Failf(s.t, "unknown key", "%q in:\n%s", key, content)
+		}
+	}
+	require.Contains(s.t, []string{"True", "False", "Unknown"}, r.status, content)
+	require.NotEmpty(s.t, r.reasons, content)
+	return r
+}
+
+// says is the status and the name of the first reason, e.g. "False ModuleGone".
+func (r record) says() string { return r.status + " " + r.reasons[0].name }
+
+// recorded writes an outcome as a container would.
+func (s *sandbox) recorded(writer string, round int, status, reason, subject string) {
+	s.t.Helper()
+	s.write("state/"+writer+"/outcome", fmt.Sprintf("round %d\nuptime 1\nstatus %s\nreason %s\nsubject %s\nsentence A sentence on %s.\n", round, status, reason, subject, subject))
+}
+
+// proven is the state of a node that is proven, with modules that load has seen loaded.
+func (s *sandbox) proven(modules ...string) *sandbox {
+	s.t.Helper()
+	s.recorded("load", 1, "Unknown", "ModulesLoaded", "modules")
+	s.recorded("verify", 1, "Unknown", "RulesApplied", "nft")
+	s.recorded("traffic", 1, "True", "RedirectionProven", "a connection")
+	facts := "os Stand-in\n"
+	for _, module := range modules {
+		facts += "module " + module + " loaded-now\n"
+	}
+	s.write("state/load/facts", facts)
+	return s
+}
+
+// environment is the container's, as NAME=value, but for its PATH, as the programs are the sandbox's, and for what the kubelet fills in.
 func environment(container corev1.Container) []string {
 	var env []string
 	for _, variable := range container.Env {
-		if variable.Name != "PATH" {
+		if variable.Name != "PATH" && variable.ValueFrom == nil {
 			env = append(env, variable.Name+"="+variable.Value)
 		}
 	}
@@ -168,19 +346,19 @@ func (s *sandbox) command(container corev1.Container) []string {
 	return append(command, container.Args...)
 }
 
-// asContainer is the setpriv call that leaves a process with just what the container's securityContext grants.
+// asContainer are setpriv's arguments that leave a process with just what the container's securityContext grants.
 func asContainer(container corev1.Container) []string {
 	context := container.SecurityContext
 	capabilities := "-all"
 	for _, capability := range context.Capabilities.Add {
 		capabilities += ",+" + strings.ToLower(string(capability))
 	}
-	command := []string{"setpriv", "--no-new-privs", "--bounding-set=" + capabilities, "--inh-caps=" + capabilities}
+	arguments := []string{"--no-new-privs", "--bounding-set=" + capabilities, "--inh-caps=" + capabilities}
 	if uid := *context.RunAsUser; uid != 0 && os.Geteuid() == 0 {
 		id := strconv.FormatInt(uid, 10)
-		command = append(command, "--reuid="+id, "--regid="+id, "--clear-groups")
+		arguments = append(arguments, "--reuid="+id, "--regid="+id, "--clear-groups")
 	}
-	return command
+	return arguments
 }
 
 // namespaces: its own mounts and network; without root a user namespace that makes it root of these, and only these.
@@ -194,10 +372,17 @@ func namespaces() *syscall.SysProcAttr {
 	return attributes
 }
 
+// mountNamespace: only its own mounts.
+func mountNamespace() *syscall.SysProcAttr {
+	attributes := namespaces()
+	attributes.Cloneflags &^= syscall.CLONE_NEWNET
+	return attributes
+}
+
 // needNamespaces skips a test where neither root nor user namespaces are to be had.
 func needNamespaces(t *testing.T) {
 	t.Helper()
-	need(t, "ip", "setpriv")
+	need(t, "ip", "mount", "setpriv", "unshare")
 	probe := exec.CommandContext(t.Context(), "true")
 	probe.SysProcAttr = namespaces()
 	if err := probe.Run(); err != nil {

@@ -1,9 +1,7 @@
 package node
 
 import (
-	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -72,11 +70,12 @@ func TestANodeIsSelectedByItsOwnOSRelease(t *testing.T) {
 			s.osRelease(row.files)
 			got := s.load()
 			if row.leftOut != "" {
-				require.Contains(t, got.conclusion, "not selected: "+row.leftOut)
+				require.Contains(t, got.conclusion, "NotSelected: "+strings.TrimSuffix(row.leftOut, "."))
+				require.Equal(t, "True NotSelected", s.outcome("load").says())
 				require.NoFileExists(t, s.path("host/stand-in/calls"))
 				return
 			}
-			require.Contains(t, got.conclusion, "loaded: nf_tables xt_owner nft_counter;")
+			require.Contains(t, got.conclusion, "loaded now: nf_tables xt_owner nft_counter;")
 		})
 	}
 }
@@ -88,7 +87,7 @@ func TestAHostThatCannotBeKnownIsNotLeftOut(t *testing.T) {
 	require.NoError(t, os.Chmod(s.path("host/etc/os-release"), 0))
 	got := s.load()
 	require.Equal(t, []string{"warning: the host's os-release cannot be read, so this node counts as one of nodes.osRelease"}, warnings(got.log))
-	require.Contains(t, got.conclusion, "loaded: nf_tables")
+	require.Contains(t, got.conclusion, "loaded now: nf_tables")
 }
 
 func TestOnANodeThatIsNotSelectedNothingIsDoneAndEveryContainerSaysSo(t *testing.T) {
@@ -97,49 +96,47 @@ func TestOnANodeThatIsNotSelectedNothingIsDoneAndEveryContainerSaysSo(t *testing
 	s.osRelease(map[string]string{"etc/os-release": debian})
 	s.write(persisted, "# owner: istio-system/istio-os-init\nnf_tables\n") // an earlier release's
 	s.write("host/etc/modules-load.d/other.conf", "br_netfilter\n")
-	const sentence = "not selected: the host's os-release says debian; nodes.osRelease is rhel centos fedora. " +
-		"Nothing is loaded, written or proven on this node."
+	const (
+		line     = "NotSelected: the host's os-release says debian; nodes.osRelease is rhel centos fedora"
+		sentence = "the host's os-release says debian; nodes.osRelease is rhel centos fedora. Nothing is loaded, written or proven on this node."
+	)
 
 	// without pilot-agent on the PATH verify would fail if it did anything
 	for _, containers := range [][]string{{"load"}, {"load", "verify"}, {"load", "verify", "verify-traffic"}} {
 		got := s.run(containers...)
 		require.Zero(t, got.exit, got.log)
-		require.Equal(t, sentence, got.conclusion)
-		require.NotRegexp(t, `^[A-Z][A-Za-z]+: `, got.conclusion, "it is no reason")
+		require.Equal(t, line, got.conclusion)
 	}
 	require.Empty(t, s.loaded())
 	require.NoFileExists(t, s.path("host/stand-in/calls"))
 	require.Equal(t, []string{"other.conf"}, s.left())
-	require.NoFileExists(t, s.path("state/verdict"))
-	require.NoFileExists(t, s.path("state/applied"))
+	require.NoFileExists(t, s.path("state/verify/outcome"))
+	require.NoFileExists(t, s.path("state/traffic/outcome"))
 
 	watch, log := s.start()
-	require.Eventually(t, func() bool { return strings.Contains(log.String(), sentence) }, 2*time.Second, 10*time.Millisecond)
-	require.NoError(t, watch.Process.Signal(syscall.Signal(0)), "the pod would not be Ready")
-	require.Equal(t, 1, strings.Count(log.String(), "\n"), log)
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "watching every 60 s: nothing") }, 10*time.Second, 10*time.Millisecond)
+	require.Contains(t, log.String(), line)
+	ready := s.tryReport("--ready")
+	require.Zero(t, ready.exit, "the pod would not be Ready")
+	require.Equal(t, line+"\n", ready.log)
+	require.Equal(t, 2, strings.Count(log.String(), "\n"), log)
 	require.NoError(t, watch.Process.Signal(syscall.SIGTERM))
 	require.Zero(t, wait(t, watch, time.Second))
 
 	text := s.report()
-	require.Contains(t, text, "node stand-in: "+sentence)
+	require.Contains(t, text, "node stand-in can run the mesh: "+line+"\n")
 	require.Contains(t, text, "os Debian GNU/Linux 12 (bookworm); kernel 5.14.0-stand-in")
 	require.NotContains(t, text, "not proven")
-	var report struct {
-		Verdict string
-		Facts   map[string]string
-		Reasons []any
-	}
-	require.NoError(t, json.Unmarshal([]byte(s.report("--json")), &report))
-	require.Equal(t, "not-selected", report.Verdict)
-	require.Equal(t, sentence, report.Facts["not-selected"])
+	report := s.json()
+	require.Equal(t, "True", report.Status)
+	require.Equal(t, "NotSelected", report.Reason)
+	require.Equal(t, sentence, report.Message)
 	require.Equal(t, "debian", report.Facts["os-id"])
-	require.Empty(t, report.Reasons)
+	require.Empty(t, report.Modules)
 
-	command := exec.CommandContext(t.Context(), s.path("config/report"), "--machineconfig")
-	command.Env = s.env
-	output, err := command.CombinedOutput()
-	require.Error(t, err, "a MachineConfig without a module")
-	require.Contains(t, string(output), sentence+" Ask on a node that is selected.")
+	config := s.tryReport("--machineconfig")
+	require.Equal(t, 1, config.exit, "a MachineConfig without a module")
+	require.Contains(t, config.log, line+". Ask on a node that is selected.")
 }
 
 // With verify switched off too, where a module that is missing would fail load.
@@ -147,24 +144,26 @@ func TestOnANodeThatIsNotSelectedAMissingModuleIsNoFailure(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, smallPlan+"verify: {enabled: false}\nnodes: {osRelease: [rhel]}")
 	require.Zero(t, s.run("load").exit)
+	require.Equal(t, "True NotSelected", s.outcome("load").says())
 }
 
 func TestAChangeOfTheListDecidesAgain(t *testing.T) {
 	t.Parallel()
 	s := newPersisting(t, smallPlan+"nodes: {osRelease: [rhel]}")
 	s.osRelease(map[string]string{"etc/os-release": debian})
-	require.Contains(t, s.load().conclusion, "not selected: ")
+	require.Contains(t, s.load().conclusion, "NotSelected: ")
 
 	s.objects = chart.Render(t, smallPlan+"nodes: {osRelease: [debian]}")
-	require.Contains(t, s.load().conclusion, "loaded: nf_tables")
+	require.Contains(t, s.load().conclusion, "loaded now: nf_tables")
 	require.Contains(t, s.read(persisted), "nf_tables")
-	require.NotContains(t, s.report(), "not selected")
-	s.write("state/verdict", "verdict works\n")
+	require.NotContains(t, s.report(), "NotSelected")
+	s.recorded("traffic", 2, "False", "TrafficNotRedirected", "exit code 1")
+	require.Equal(t, "TrafficNotRedirected", s.json().Reason)
 
 	s.objects = chart.Render(t, smallPlan+"nodes: {osRelease: [rhel]}")
-	require.Contains(t, s.load().conclusion, "not selected: ")
+	require.Contains(t, s.load().conclusion, "NotSelected: ")
 	require.Empty(t, s.left())
-	require.Empty(t, s.read("state/loaded"), "watch would miss what is none of its business")
-	require.NoFileExists(t, s.path("state/verdict"))
+	require.Empty(t, s.facts("module"), "watch would miss what is none of its business")
+	require.Equal(t, "NotSelected", s.json().Reason, "what was found before counts no more")
 	require.Contains(t, s.loaded(), "nf_tables", "never unloaded: somebody else may use it")
 }

@@ -3,7 +3,6 @@ package node
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -30,17 +29,23 @@ func TestVerifyProvesEachBackendAndMode(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			got := newSandbox(t, row.values).withIstio().run("verify")
-			require.Zero(t, got.exit, got.log)
-			require.Equal(t, row.backend+" works", strings.Split(got.conclusion, ";")[0])
+			s := newSandbox(t, row.values).withIstio()
+			got := s.run("load", "verify")
+			require.Equal(t, "Unknown RulesApplied", s.outcome("verify").says(), got.log)
+			require.Equal(t, "works", s.outcome("verify").backends[row.backend])
+			require.Equal(t, "RulesApplied: "+row.backend, got.conclusion)
+			require.Equal(t, "Unknown", s.json().Status, "traffic decides")
 
-			got = newSandbox(t, row.values).withIstio().run("verify", "verify-traffic", "verify")
-			require.Zero(t, got.exit, got.log)
-			require.Contains(t, got.conclusion, row.backend+" works", "the second verify in a pod proves as much as the first")
+			s = newSandbox(t, row.values).withIstio()
+			got = s.run("load", "verify", "verify-traffic", "verify")
+			require.Equal(t, "Unknown RulesApplied", s.outcome("verify").says(), "the second verify in a pod proves as much as the first: %s", got.log)
+			require.Equal(t, "works", s.outcome("verify").backends[row.backend])
 
-			got = newSandbox(t, row.values).withIstio().run("verify", "verify", "verify-traffic")
-			require.Zero(t, got.exit, got.log)
-			require.Contains(t, got.conclusion, "redirected: ")
+			s = newSandbox(t, row.values).withIstio()
+			got = s.run("load", "verify", "verify", "verify-traffic")
+			require.Equal(t, "True RedirectionProven", s.outcome("traffic").says(), got.log)
+			require.Equal(t, "True", s.json().Status)
+			require.Equal(t, "works", s.json().Backends[row.backend])
 		})
 	}
 }
@@ -79,9 +84,13 @@ func TestVerifyFailsWithTheKernelsWordsWhereARuleIsRefused(t *testing.T) {
 			t.Parallel()
 			s := newSandbox(t, "backend: nft").withIstio().refusing(rule)
 			got := s.run("verify")
-			require.Equal(t, 1, got.exit, got.log)
-			require.Regexp(t, "^RulesRejected: xtables resource problem: Extension "+extension+`.*\. Fix: see the log of verify\n  the kernel says: xtables resource problem: Extension `+extension+" revision 0 not supported, missing kernel module[?]$", got.conclusion)
-			require.Contains(t, s.read("state/verdict"), "words xtables resource problem: Extension "+extension+" revision 0 not supported, missing kernel module?\n")
+			require.Zero(t, got.exit, got.log)
+			words := "xtables resource problem: Extension " + extension + " revision 0 not supported, missing kernel module?"
+			require.Equal(t, "RulesRejected: "+words+". Fix: see the log of verify\n  the kernel says: "+words, got.conclusion)
+			outcome := s.outcome("verify")
+			require.Equal(t, "False RulesRejected", outcome.says())
+			require.Equal(t, words, outcome.kernel)
+			require.Equal(t, map[string]string{"nft": "refused"}, outcome.backends)
 		})
 	}
 }
@@ -91,15 +100,12 @@ func TestHelmTestSaysOfTheNodeWhatItFinds(t *testing.T) {
 	t.Parallel()
 	got := newSandbox(t, "{backend: nft, verify: {enabled: false}}").withIstio().run(helmTest)
 	require.Zero(t, got.exit, got.log)
-	require.Regexp(t, `(?m)^node unknown can run the mesh\n  backend nft works\nnft works$`, got.log)
+	require.Contains(t, got.log, "\nRulesApplied: nft\n")
 
 	s := newSandbox(t, "backend: nft").withIstio().refusing("-m ipvs --ipvs -j RETURN")
 	got = s.run(helmTest)
 	require.Equal(t, 1, got.exit, got.log)
-	require.Contains(t, got.log, "node unknown CANNOT run the mesh")
-	require.Contains(t, got.log, "what hinders it on the host: the log of verify in the DaemonSet's pod on this node")
-	require.Contains(t, got.log, "Mend it, then run helm test again.")
-	require.NotContains(t, got.log, "nothing is known")
+	require.Contains(t, got.log, "\nRulesRejected: xtables resource problem")
 	require.Regexp(t, "^RulesRejected: ", got.conclusion)
 }
 
@@ -110,7 +116,7 @@ func TestVerifyGivesTheWordsOfARefusalThatItDoesNotKnow(t *testing.T) {
 	s.write("istio/iptables-nft-save", "#!/bin/sh\necho 'iptables-nft-save v1.8.9 (nf_tables): words of a stand-in' >&2\nexit 4\n")
 	require.NoError(t, os.Chmod(s.path("istio/iptables-nft-save"), 0o755))
 	got := s.run("verify")
-	require.Equal(t, 1, got.exit, got.log)
+	require.Equal(t, "False RulesRejected", s.outcome("verify").says(), got.log)
 	require.Regexp(t, `\n  the kernel says: iptables-nft-save v1\.8\.9 \(nf_tables\): words of a stand-in$`, got.conclusion)
 }
 
@@ -121,11 +127,11 @@ func (s *sandbox) refusing(rule string) *sandbox {
 	control := filepath.Join(chart.Root(), "test", "internal", "refusedrule", "iptables-nft-restore")
 	require.NoError(s.t, os.Symlink(control, s.path("istio/iptables-nft-restore")))
 	s.env = append(s.env, "REFUSED_RULE="+rule)
-	if got := s.run("verify"); got.exit == 0 {
+	if got := s.run("verify"); s.outcome("verify").status != "False" {
+		s.t.Log(got.log)
 		s.t.Skipf("NOT PROVEN: that a refused rule is reported, since this kernel accepts %q. Run on a kernel without it.", rule)
 	}
-	require.NoError(s.t, os.RemoveAll(s.path("state")))
-	require.NoError(s.t, os.Mkdir(s.path("state"), 0o755))
+	s.newState()
 	return s
 }
 
@@ -137,16 +143,24 @@ func TestVerifyFailsWithoutTheCapabilitiesOfIstioInit(t *testing.T) {
 			s := newSandbox(t, "backend: "+backend).withIstio()
 			s.objects.DaemonSets[0].Spec.Template.Spec.InitContainers[1].SecurityContext.Capabilities.Add = nil
 			got := s.run("verify")
-			require.Equal(t, 1, got.exit, got.log)
-			require.Regexp(t, `^RulesRejected: .* Fix: `, got.conclusion)
-			require.Regexp(t, `(?m)^words .*(not permitted|denied)`, s.read("state/verdict"))
+			require.Regexp(t, `^RulesRejected: .* Fix: `, got.conclusion, got.log)
+			require.Equal(t, "False RulesRejected", s.outcome("verify").says())
+			require.Regexp(t, `(not permitted|denied)`, s.outcome("verify").kernel)
 		})
 	}
 }
 
 func TestVerifyTrafficFailsWhereNothingIsRedirected(t *testing.T) {
 	t.Parallel()
-	got := newSandbox(t, "").withIstio().run("verify-traffic") // no verify before it, so no rules
-	require.Equal(t, 1, got.exit, got.log)
-	require.Regexp(t, `^TrafficNotRedirected: .*exit code 126`, got.conclusion)
+	s := newSandbox(t, "").withIstio()
+	s.recorded("load", 1, "Unknown", "ModulesLoaded", "modules")
+	s.recorded("verify", 1, "Unknown", "RulesApplied", "nft") // although there are no rules
+	got := s.run("verify-traffic")
+	require.Zero(t, got.exit, got.log)
+	require.Regexp(t, `^TrafficNotRedirected: exit code 126\. Fix: `, got.conclusion)
+	require.Equal(t, "False TrafficNotRedirected", s.outcome("traffic").says())
+	text := s.report()
+	require.Contains(t, text, "CANNOT run the mesh")
+	require.NotContains(t, text, "can run the mesh")
+	require.Equal(t, "False", s.json().Status)
 }

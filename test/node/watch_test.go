@@ -22,12 +22,16 @@ func (s *sandbox) start(env ...string) (*exec.Cmd, *bytes.Buffer) {
 	return s.startAs(s.objects.Container(s.t, "watch"), env...)
 }
 
-// startAs starts a container that does not end by itself.
+// startAs starts a container that does not end by itself, as process 1.
 func (s *sandbox) startAs(container corev1.Container, env ...string) (*exec.Cmd, *bytes.Buffer) {
 	s.t.Helper()
-	command := exec.CommandContext(s.t.Context(), "/bin/sh", s.command(container)[1:]...)
-	command.Env = slices.Concat(s.env, environment(container), env)
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	needNamespaces(s.t)
+	words := s.contained(container, slices.Concat([]string{"/usr/bin/env"}, env, s.command(container))...)
+	command := exec.CommandContext(s.t.Context(), words[0], words[1:]...)
+	command.Env = s.env
+	command.SysProcAttr = mountNamespace()
+	command.SysProcAttr.Setpgid = true
+	command.SysProcAttr.Cloneflags |= syscall.CLONE_NEWPID // process 1 of its own, and never this machine's in reach
 	log := &bytes.Buffer{}
 	command.Stdout, command.Stderr = log, log
 	s.write("termination-log", "")
@@ -55,59 +59,64 @@ func wait(t *testing.T, command *exec.Cmd, limit time.Duration) int {
 
 func TestWatchEndsAndNamesTheModuleThatHasGone(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t, "watch: {interval: 1}")
-	s.write("state/loaded", "nf_tables\nxt_owner\n")
+	s := newSandbox(t, "{watch: {interval: 1}, repair: {enabled: false}}").proven("nf_tables", "xt_owner")
 	s.write("host/proc/modules", "nf_tables 1 0 - Live 0x0\nxt_owner 1 0 - Live 0x0\n")
-	command, _ := s.start()
+	command, log := s.start()
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "watching every 1 s: nf_tables xt_owner\n") }, 10*time.Second, 10*time.Millisecond)
 	time.Sleep(1500 * time.Millisecond)
 	require.NoError(t, command.Process.Signal(syscall.Signal(0)), "watch ended although nothing had gone")
+	require.NoFileExists(t, s.path("state/watch/outcome"))
 
 	s.write("host/proc/modules", "nf_tables 1 0 - Live 0x0\nxt_owner_other 1 0 - Live 0x0\n")
-	require.Equal(t, 3, wait(t, command, 3*time.Second))
-	require.Regexp(t, `^ModuleGone: no longer loaded: xt_owner\. Fix: `, s.read("termination-log"))
+	require.Equal(t, 1, wait(t, command, 10*time.Second))
+	require.Equal(t, "ModuleGone: xt_owner. Fix: find what unloads modules (firewalld?)\n", s.read("termination-log"))
+	outcome := s.outcome("watch")
+	require.Equal(t, "False ModuleGone", outcome.says())
+	require.Equal(t, 1, outcome.round)
+	require.Equal(t, "xt_owner", outcome.reasons[0].subject)
+	require.Equal(t, "False", s.json().Status)
 }
 
 func TestWatchThatStartsAfterTheLossEndsAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t, "")
-	s.write("state/loaded", "xt_owner\n")
+	s := newSandbox(t, "repair: {enabled: false}").proven("xt_owner")
 	command, _ := s.start()
-	require.Equal(t, 3, wait(t, command, time.Second))
+	require.Equal(t, 1, wait(t, command, 10*time.Second))
+	require.Equal(t, "False ModuleGone", s.outcome("watch").says())
 }
 
 func TestWatchEndsAtOnceOnSIGTERM(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t, "")
-	s.write("state/loaded", "")
+	s := newSandbox(t, "").proven()
 	command, log := s.start()
-	require.Eventually(t, func() bool { return strings.Contains(log.String(), "watching every 60 s") }, 2*time.Second, 10*time.Millisecond, "watch says nothing")
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "watching every 60 s") }, 10*time.Second, 10*time.Millisecond, "watch says nothing")
 	require.NoError(t, command.Process.Signal(syscall.SIGTERM))
 	start := time.Now()
 	// waiting includes the sleep that watch has started: it holds the log open as long as it lives
-	require.Zero(t, wait(t, command, time.Second), log)
-	require.Less(t, time.Since(start), 500*time.Millisecond)
+	require.Zero(t, wait(t, command, 2*time.Second), log)
+	require.Less(t, time.Since(start), time.Second)
 }
 
 func TestWatchAsksSysfsAndReadsProcModulesOnlyWhereSysfsKnowsNothing(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t, "watch: {interval: 1}")
-	s.write("state/loaded", "nf_tables\nxt_owner\n")
+	s := newSandbox(t, "{watch: {interval: 1}, repair: {enabled: false}}").proven("nf_tables", "xt_owner")
 	for _, module := range []string{"nf_tables", "xt_owner"} {
 		require.NoError(t, os.MkdirAll(s.path("host/sys/module/"+module), 0o755))
 	}
 	require.NoError(t, os.Remove(s.path("host/proc/modules")))
-	command, _ := s.start()
+	command, log := s.start()
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "watching") }, 10*time.Second, 10*time.Millisecond)
 	time.Sleep(1200 * time.Millisecond)
 	require.NoError(t, command.Process.Signal(syscall.Signal(0)), "watch ended although nothing had gone")
 
 	s.write("host/proc/modules", "nf_tables 1 0 - Live 0x0\nxt_owner 1 0 - Live 0x0\n")
-	require.NoError(t, os.RemoveAll(s.path("host/sys")))
+	require.NoError(t, os.RemoveAll(s.path("host/sys/module")))
 	time.Sleep(1200 * time.Millisecond)
 	require.NoError(t, command.Process.Signal(syscall.Signal(0)), "watch ended although /proc/modules has them all")
 
 	s.write("host/proc/modules", "nf_tables 1 0 - Live 0x0\n")
-	require.Equal(t, 3, wait(t, command, 3*time.Second))
-	require.Regexp(t, `^ModuleGone: no longer loaded: xt_owner\. `, s.read("termination-log"))
+	require.Equal(t, 1, wait(t, command, 10*time.Second))
+	require.Equal(t, "xt_owner", s.outcome("watch").reasons[0].subject)
 }
 
 // A look is what watch itself does; the sleep between two is a process of its own, the only one: its PATH has no other program.
@@ -121,28 +130,33 @@ func TestALookCostsLessThanAMillisecondAndStartsNothingButASleep(t *testing.T) {
 		require.NoError(t, os.MkdirAll(s.path("host/sys/module/"+module), 0o755))
 	}
 	require.Greater(t, len(modules), 15, "the longest plan")
-	s.write("state/loaded", strings.Join(modules, "\n")+"\n")
-	s.write("looks", "")
-	s.write("sleep", "#!/bin/sh\necho >>"+s.path("looks")+"\nexec /bin/sleep 0.01\n")
-	require.NoError(t, os.Chmod(s.path("sleep"), 0o755))
-	before := files(t, s.path("state"))
+	s.proven(modules...)
+	s.write("notes/looks", "")
+	s.program("sleep", "echo >>"+s.path("notes/looks")+"\nexec /bin/sleep 0.01")
+	for _, program := range []string{"dd", "rm"} { // of its start, and of a first hour that is over
+		path, err := exec.LookPath(program)
+		require.NoError(t, err)
+		require.NoError(t, os.Symlink(path, s.path("bin/"+program)))
+	}
+	before := files(t, s.path("state/watch"))
 
-	command, log := s.start("PATH=" + s.dir)
+	command, log := s.start("PATH=" + s.path("bin"))
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "watching") }, 10*time.Second, 10*time.Millisecond)
 	time.Sleep(3 * time.Second)
-	looks := strings.Count(s.read("looks"), "\n")
+	looks := strings.Count(s.read("notes/looks"), "\n")
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(command.Process.Pid) + "/schedstat")
 	require.NoError(t, err)
 	nanoseconds, err := strconv.ParseFloat(strings.Fields(string(stat))[0], 64)
 	require.NoError(t, err)
 	require.NoError(t, command.Process.Signal(syscall.SIGTERM))
-	require.Zero(t, wait(t, command, time.Second), log)
+	require.Zero(t, wait(t, command, 2*time.Second), log)
 
 	require.Greater(t, looks, 20)
 	cost := time.Duration(nanoseconds / float64(looks))
 	t.Logf("%v of CPU a look, with %d modules", cost, len(modules))
 	require.Less(t, cost, time.Millisecond)
-	require.Equal(t, 1, strings.Count(log.String(), "\n"), "watch said more than its first words: %s", log)
-	require.Equal(t, before, files(t, s.path("state")), "watch wrote something")
+	require.Equal(t, 2, strings.Count(log.String(), "\n"), "watch said more than its first words: %s", log)
+	require.Equal(t, before, files(t, s.path("state/watch")), "watch wrote something")
 }
 
 // files are the names of a directory's files with their times.
@@ -165,7 +179,9 @@ func TestWatchHasNothingToDoOnAMonolithicKernel(t *testing.T) {
 	s := newSandbox(t, "watch: {interval: 1}")
 	require.NoError(t, os.Remove(s.path("host/proc/modules")))
 	require.Zero(t, s.run("load").exit)
-	command, _ := s.start()
+	s.recorded("traffic", 1, "True", "RedirectionProven", "a connection")
+	command, log := s.start()
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "watching every 1 s: nothing") }, 10*time.Second, 10*time.Millisecond)
 	time.Sleep(1200 * time.Millisecond)
 	require.NoError(t, command.Process.Signal(syscall.Signal(0)))
 }
