@@ -31,7 +31,7 @@ func TestEveryHelmBelievesInARecentKubernetes(t *testing.T) {
 			t.Parallel()
 			manifest, err := helm.Manifest(t, chart.Path(), nil, "--kube-version", "")
 			require.NoError(t, err)
-			require.Contains(t, manifest, "RestartAllContainers", "which Kubernetes has from 1.36 on")
+			require.Contains(t, manifest, "recursiveReadOnly: IfPossible", "which Kubernetes has from 1.31 on")
 		})
 	}
 }

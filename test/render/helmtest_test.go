@@ -9,7 +9,7 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
 
-// To the letter what the DaemonSet's verify is, but for what comes after a failure.
+// To the letter what the DaemonSet's verify is, but that it fails if the rules are refused, and sees nothing of load.
 func TestHelmTestProvesAsTheDaemonSetDoesOnANodeOfItsSelection(t *testing.T) {
 	t.Parallel()
 	forEveryScenario(t, func(t *testing.T, objects chart.Objects) {
@@ -17,21 +17,22 @@ func TestHelmTestProvesAsTheDaemonSetDoesOnANodeOfItsSelection(t *testing.T) {
 		require.Len(t, test.Spec.Containers, 1, "Helm 3 shows the log of a pod's only container")
 		require.Empty(t, test.Spec.InitContainers)
 		got := test.Spec.Containers[0]
-		require.Equal(t, "test", env(got)["ISTIO_OS_INIT_REPAIR"])
-		require.Nil(t, got.RestartPolicy)
-		require.Empty(t, got.RestartPolicyRules)
-		if len(own.InitContainers) == 3 { // otherwise names decide, and only helm test proves
+		require.Equal(t, corev1.EnvVar{Name: "ISTIO_OS_INIT_TEST", Value: "true"}, got.Env[0])
+		if env(objects.Container(t, "load"))["ISTIO_OS_INIT_NAMES_DECIDE"] == "false" { // otherwise only helm test proves
 			want := objects.Container(t, "verify")
 			require.Equal(t, want.Image, got.Image)
 			require.Equal(t, want.ImagePullPolicy, got.ImagePullPolicy)
 			require.Equal(t, want.Command, got.Command)
 			require.Equal(t, want.Args, got.Args)
 			require.Equal(t, want.SecurityContext, got.SecurityContext)
-			require.Equal(t, want.VolumeMounts, got.VolumeMounts)
+			require.Equal(t, want.VolumeMounts[1:], got.VolumeMounts)
 			require.Equal(t, want.Resources, got.Resources)
-			require.Equal(t, want.Env[1:], got.Env[1:])
+			require.Equal(t, "load", want.VolumeMounts[0].Name)
+			require.Equal(t, volume(t, own, "verify"), test.Spec.Volumes[0])
+			require.Equal(t, want.Env, got.Env[1:])
 		}
-		require.Equal(t, own.Volumes[2:4], test.Spec.Volumes)
+		require.Len(t, test.Spec.Volumes, 2)
+		require.Equal(t, volume(t, own, "config"), test.Spec.Volumes[1])
 		require.Equal(t, own.NodeSelector, test.Spec.NodeSelector)
 		require.Equal(t, own.Affinity, test.Spec.Affinity)
 		require.Equal(t, own.Tolerations, test.Spec.Tolerations)

@@ -25,7 +25,7 @@ func TestEveryContainerMayDoOnlyWhatItMust(t *testing.T) {
 			RunAsUser: root, RunAsGroup: root, RunAsNonRoot: no,
 			Privileged: no, AllowPrivilegeEscalation: no, ReadOnlyRootFilesystem: yes,
 			Capabilities:   &corev1.Capabilities{Drop: dropAll, Add: []corev1.Capability{"SYS_MODULE", "SYS_CHROOT"}},
-			SELinuxOptions: &corev1.SELinuxOptions{Type: "spc_t"},
+			SELinuxOptions: &corev1.SELinuxOptions{Type: "spc_t", Level: "s0"},
 			SeccompProfile: runtimeSecure,
 		},
 		// istio-init's, from Istio's injection template
@@ -40,39 +40,32 @@ func TestEveryContainerMayDoOnlyWhatItMust(t *testing.T) {
 			Privileged: no, AllowPrivilegeEscalation: no, ReadOnlyRootFilesystem: yes,
 			Capabilities: &corev1.Capabilities{Drop: dropAll},
 		},
+		// process 1's uid, to end it, and not one capability
 		"watch": {
-			RunAsUser: nobody, RunAsGroup: nobody, RunAsNonRoot: yes,
+			RunAsUser: root, RunAsGroup: root, RunAsNonRoot: no,
 			Privileged: no, AllowPrivilegeEscalation: no, ReadOnlyRootFilesystem: yes,
 			Capabilities:   &corev1.Capabilities{Drop: dropAll},
 			SeccompProfile: runtimeSecure,
 		},
 	}
-	want["wait"] = want["watch"]
-	want["forget"] = want["watch"]
-	// not watch's uid, which could read its token where the pod's processes share a namespace
-	want["signal"] = want["watch"].DeepCopy()
+	want["wait"] = want["watch"].DeepCopy()
+	want["wait"].RunAsUser, want["wait"].RunAsGroup, want["wait"].RunAsNonRoot = nobody, nobody, yes
+	want["forget"] = want["wait"]
+	// not watch's uid, which could read its token in the pod's one process namespace
+	want["signal"] = want["wait"].DeepCopy()
 	want["signal"].RunAsUser, want["signal"].RunAsGroup = new(int64(65532)), new(int64(1337))
 	want["clean-up"] = &corev1.SecurityContext{
 		RunAsUser: root, RunAsGroup: root, RunAsNonRoot: no,
 		Privileged: no, AllowPrivilegeEscalation: no, ReadOnlyRootFilesystem: yes,
 		Capabilities:   &corev1.Capabilities{Drop: dropAll},
-		SELinuxOptions: &corev1.SELinuxOptions{Type: "spc_t"}, // /etc is not a confined type's
+		SELinuxOptions: &corev1.SELinuxOptions{Type: "spc_t", Level: "s0"}, // /etc is not a confined type's
 		SeccompProfile: runtimeSecure,
 	}
 	forEveryScenario(t, func(t *testing.T, objects chart.Objects) {
-		pod := objects.Pod(t)
-		containers := append(pod.InitContainers, pod.Containers...)
-		if hooks := objects.Hooks; hooks != nil {
-			containers = append(containers, hooks.Container(t, "clean-up"), hooks.Job(t).Spec.Template.Spec.Containers[0])
-		}
-		if forget := objects.Forget; forget != nil {
-			containers = append(containers, forget.Job(t).Spec.Template.Spec.Containers[0])
-		}
-		for _, container := range containers {
-			require.Equal(t, want[container.Name], container.SecurityContext, container.Name)
-		}
-		if !repairsBySandbox(t, objects) {
-			require.Nil(t, pod.SecurityContext, "the pod's own security context would change what verify proves")
+		for _, pod := range pods(t, objects) {
+			for _, container := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
+				require.Equal(t, want[container.Name], container.SecurityContext, container.Name)
+			}
 		}
 	})
 }
@@ -82,35 +75,50 @@ func TestOnlyLoadSeesTheHost(t *testing.T) {
 	var (
 		recursive = new(corev1.RecursiveReadOnlyIfPossible)
 		host      = corev1.VolumeMount{Name: "host", MountPath: "/host", ReadOnly: true, RecursiveReadOnly: recursive}
-		state     = corev1.VolumeMount{Name: "state", MountPath: "/run/istio-os-init"}
 		persist   = corev1.VolumeMount{Name: "modules-load", MountPath: "/etc/modules-load.d"}
 		config    = corev1.VolumeMount{Name: "config", MountPath: "/opt/istio-os-init", ReadOnly: true}
+		token     = corev1.VolumeMount{Name: "token", MountPath: "/var/run/secrets/kubernetes.io/serviceaccount", ReadOnly: true}
 	)
+	writes := func(name string) corev1.VolumeMount {
+		return corev1.VolumeMount{Name: name, MountPath: "/run/istio-os-init/" + name}
+	}
+	reads := func(name string) corev1.VolumeMount {
+		mount := writes(name)
+		mount.ReadOnly = true
+		return mount
+	}
+	// each sees what was recorded before it, and nothing that comes from a container that runs after it
 	want := map[string][]corev1.VolumeMount{
-		"load":           {host, persist, state, config},
-		"verify":         {state, config},
-		"verify-traffic": {state, config},
-		"watch":          {state, config},
-		"signal": {
-			{Name: "state", MountPath: "/run/istio-os-init", ReadOnly: true}, config,
-			{Name: "token", MountPath: "/var/run/secrets/kubernetes.io/serviceaccount", ReadOnly: true},
-		},
+		"load":           {host, persist, writes("load"), config},
+		"verify":         {reads("load"), writes("verify"), config},
+		"verify-traffic": {reads("load"), reads("verify"), writes("traffic"), config},
+		"watch":          {reads("load"), reads("verify"), reads("traffic"), writes("watch"), config},
+		"signal":         {reads("load"), reads("verify"), reads("traffic"), reads("watch"), config, token},
+	}
+	withoutVerify := map[string][]corev1.VolumeMount{
+		"load":  want["load"],
+		"watch": {reads("load"), writes("watch"), config},
 	}
 	forEveryScenario(t, func(t *testing.T, objects chart.Objects) {
 		pod := objects.Pod(t)
 		for _, container := range append(pod.InitContainers, pod.Containers...) {
-			require.Equal(t, want[container.Name], container.VolumeMounts, container.Name)
-			require.Empty(t, container.VolumeDevices, container.Name)
+			mounts := want[container.Name]
+			if env(objects.Container(t, "load"))["ISTIO_OS_INIT_NAMES_DECIDE"] == "true" {
+				mounts = withoutVerify[container.Name]
+			}
+			require.Equal(t, mounts, container.VolumeMounts, container.Name)
 			require.Empty(t, container.EnvFrom, container.Name)
 		}
-		require.Len(t, pod.Volumes, 4+len(tokens(pod)))
-		require.Equal(t, "/", pod.Volumes[0].HostPath.Path)
-		require.Equal(t, corev1.HostPathDirectory, *pod.Volumes[0].HostPath.Type)
-		require.Equal(t, "/etc/modules-load.d", pod.Volumes[1].HostPath.Path)
+		root, persist := volume(t, pod, "host").HostPath, volume(t, pod, "modules-load").HostPath
+		require.Equal(t, "/", root.Path)
+		require.Equal(t, corev1.HostPathDirectory, *root.Type)
+		require.Equal(t, "/etc/modules-load.d", persist.Path)
 		// Directory would keep the pod from starting where it is missing
-		require.Equal(t, corev1.HostPathDirectoryOrCreate, *pod.Volumes[1].HostPath.Type)
-		require.Equal(t, corev1.StorageMediumMemory, pod.Volumes[2].EmptyDir.Medium)
-		require.Equal(t, objects.ConfigMap(t).Name, pod.Volumes[3].ConfigMap.Name)
+		require.Equal(t, corev1.HostPathDirectoryOrCreate, *persist.Type)
+		require.Equal(t, objects.ConfigMap(t).Name, volume(t, pod, "config").ConfigMap.Name)
+		for _, volume := range pod.Volumes {
+			require.Equal(t, volume.Name == "host" || volume.Name == "modules-load", volume.HostPath != nil, volume.Name)
+		}
 	})
 }
 
@@ -121,7 +129,6 @@ func TestThePodSharesNoNamespaceWithItsNodeAndHoldsNoToken(t *testing.T) {
 		require.False(t, pod.HostNetwork)
 		require.False(t, pod.HostPID)
 		require.False(t, pod.HostIPC)
-		require.Equal(t, repairsBySandbox(t, objects), pod.ShareProcessNamespace != nil)
 		require.False(t, *pod.EnableServiceLinks)
 		require.False(t, *pod.AutomountServiceAccountToken)
 		for _, account := range objects.ServiceAccounts {
@@ -159,10 +166,16 @@ func TestAClusterWithoutRecursiveReadOnlyMountsIsNotAskedForThem(t *testing.T) {
 	}
 }
 
-// What such a pod shares, and its security context, are the subject of a test of their own.
-func repairsBySandbox(t *testing.T, objects chart.Objects) bool {
+// volume is a volume of a pod by its name.
+func volume(t *testing.T, pod corev1.PodSpec, name string) corev1.Volume {
 	t.Helper()
-	return env(objects.Container(t, "watch"))["ISTIO_OS_INIT_REPAIR"] == "sandbox"
+	for _, volume := range pod.Volumes {
+		if volume.Name == name {
+			return volume
+		}
+	}
+	require.Failf(t, "no such volume", "%q is not among the pod's volumes", name)
+	return corev1.Volume{}
 }
 
 func forEveryScenario(t *testing.T, check func(*testing.T, chart.Objects)) {

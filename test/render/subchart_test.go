@@ -121,7 +121,7 @@ func requireTwoInstances(t *testing.T, objects chart.Objects) {
 			}
 		}
 		require.Equal(t, objects.DaemonSets[i].Spec.Template.Spec.NodeSelector, objects.Tests[i].Spec.NodeSelector)
-		require.Equal(t, objects.DaemonSets[i].Spec.Template.Spec.Volumes[3].ConfigMap.Name, objects.Tests[i].Spec.Volumes[1].ConfigMap.Name)
+		require.Equal(t, volume(t, objects.DaemonSets[i].Spec.Template.Spec, "config"), volume(t, objects.Tests[i].Spec, "config"))
 	}
 	require.NotEqual(t, objects.DaemonSets[0].Spec.Template.Spec.NodeSelector, objects.DaemonSets[1].Spec.Template.Spec.NodeSelector)
 }
