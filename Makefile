@@ -24,25 +24,27 @@ down: ## remove what `up` made
 
 ##@ Work on it
 .PHONY: check
-check: ## form, rendering and scripts: under a minute, needs neither root nor Docker
-	@scripts/lint
-	@echo "tests: compiling (cold: a quarter of an hour, most of it Kubernetes' client, twice), then running"
-	@"$$(scripts/tool gotestsum)" --format pkgname --format-hide-empty-pkg -- $(SHORT) -count=1 -parallel 8 ./test/internal/... ./test/render/... ./test/node/... ./test/release/...
+check: tools ## form, rendering and scripts: under a minute, needs neither root nor Docker
+	@scripts/check $(SHORT)
+
+.PHONY: tools
+tools: ## what the tests need, built once: the first time a quarter of an hour; the others do it first
+	@scripts/build-tools
 
 .PHONY: test
-test: ## everything, on a real cluster; brings up the lab and takes it down again unless it was up
+test: tools ## everything, on a real cluster; brings up the lab and takes it down again unless it was up
 	@scripts/test
 
 .PHONY: test-kernel
-test-kernel: ## on a VM's own kernel: the failure before, the modules loaded, the proof after (KERNEL as for node)
+test-kernel: tools ## on a VM's own kernel: the failure before, the modules loaded, the proof after (KERNEL as for node)
 	@scripts/test-kernel $(KERNEL)
 
 .PHONY: test-kernels
-test-kernels: ## the same on all four kernels, and the table of them in the chart's docs
+test-kernels: tools ## the same on all four kernels, and the table of them in the chart's docs
 	@scripts/test-kernel bullseye bookworm trixie sid
 
 .PHONY: bench
-bench: ## what the chart costs beside the DaemonSet that users copy: 45 minutes on the lab, into .bench/ and the chart's docs
+bench: tools ## what the chart costs beside the DaemonSet that users copy: 45 minutes on the lab, into .bench/ and the chart's docs
 	@scripts/bench
 
 .PHONY: generate
@@ -54,7 +56,7 @@ package: ## the chart as it is committed, in .package/; signed with the key in C
 	@scripts/package
 
 .PHONY: golden
-golden: ## the expected renderings in test/render/testdata
+golden: tools ## the expected renderings in test/render/testdata
 	@go test ./test/render -run TestEveryScenarioRendersItsGolden -update
 
 .PHONY: format

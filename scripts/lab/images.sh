@@ -16,7 +16,7 @@ made() {
   [ ! -d "$made" ] || return 0
   name=$1-$2
   shift 2
-  # One process builds and renames: it finishes even if this script is killed, and the next run finds the result.
+  # An interrupted build ends, and leaves what the next run removes.
   # shellcheck disable=SC2016 # expanded by the inner shell
   logged "$name" sh -euc 'made=$1; shift; rm -rf "$made.part"; mkdir -p "$made.part"; "$@" "$made.part"; mv "$made.part" "$made"' \
     sh "$made" "$@"

@@ -74,7 +74,7 @@ logged() {
 
 # take_lock: at most one script changes the lab at a time.
 # The lock is the open descriptor 9: the kernel frees it when its last holder ends, however it ends. What a killed
-# script had started holds it too, so the next run starts only when that is over. Daemons are started without it.
+# script had started holds it too until it has ended (scripts/leash), and only then the next run starts. Daemons are started without it.
 take_lock() {
   mkdir -p "$lab"
   exec 9>>"$lab/lock"

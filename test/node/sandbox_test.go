@@ -3,7 +3,6 @@
 package node
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -56,7 +55,7 @@ func newSandbox(t *testing.T, values string) *sandbox {
 		s.write("config/"+name, content)
 		require.NoError(t, os.Chmod(s.path("config/"+name), 0o555)) // the volume's defaultMode
 	}
-	modprobe, err := os.ReadFile(goBuild(t, chart.Root(), "./test/node/modprobe-stand-in"))
+	modprobe, err := os.ReadFile(program(t, "modprobe-stand-in"))
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(s.path("host/usr/sbin/modprobe"), modprobe, 0o755))
 	s.env = []string{
@@ -411,7 +410,7 @@ func (s *sandbox) withIstio() *sandbox {
 	}
 	dir := s.path("istio")
 	require.NoError(s.t, os.MkdirAll(dir, 0o755))
-	require.NoError(s.t, os.Symlink(goBuild(s.t, filepath.Join(chart.Root(), "ci", "proxyv2-stand-in"), "."), filepath.Join(dir, "pilot-agent")))
+	require.NoError(s.t, os.Symlink(program(s.t, "proxyv2-stand-in"), filepath.Join(dir, "pilot-agent")))
 	for i, variable := range s.env {
 		if path, found := strings.CutPrefix(variable, "PATH="); found {
 			s.env[i] = "PATH=" + dir + ":" + path + ":/usr/sbin:/sbin"
@@ -420,42 +419,37 @@ func (s *sandbox) withIstio() *sandbox {
 	return s
 }
 
-var builds sync.Map
+var programs sync.Map
 
-// goBuild builds a static program once a run and returns its path, readable for every user.
-func goBuild(t *testing.T, module, pkg string) string {
+// program returns the path of a static program of our own that every user can read: the cache of scripts/tool may be root's alone.
+func program(t *testing.T, name string) string {
 	t.Helper()
-	build, _ := builds.LoadOrStore(module+pkg, sync.OnceValues(func() (string, error) {
-		dir, err := os.MkdirTemp(buildDir, "")
+	tool := chart.Tool(t, name)
+	copied, _ := programs.LoadOrStore(name, sync.OnceValues(func() (string, error) {
+		content, err := os.ReadFile(tool)
 		if err != nil {
 			return "", err
 		}
-		program := filepath.Join(dir, "program")
-		command := exec.CommandContext(context.Background(), "go", "build", "-o", program, pkg)
-		command.Dir = module
-		command.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if output, err := command.CombinedOutput(); err != nil {
-			return "", errors.New(string(output))
-		}
-		return program, os.Chmod(dir, 0o755)
+		path := filepath.Join(programDir, name)
+		return path, os.WriteFile(path, content, 0o755)
 	}))
-	program, err := build.(func() (string, error))()
-	require.NoError(t, err, "go build %s in %s", pkg, module)
-	return program
+	path, err := copied.(func() (string, error))()
+	require.NoError(t, err)
+	return path
 }
 
-var buildDir string
+var programDir string
 
 func TestMain(m *testing.M) {
 	var err error
-	if buildDir, err = os.MkdirTemp("", "istio-os-init-node-"); err != nil {
+	if programDir, err = os.MkdirTemp("", "istio-os-init-node-"); err != nil {
 		panic(err)
 	}
-	if err = os.Chmod(buildDir, 0o755); err != nil {
+	if err = os.Chmod(programDir, 0o755); err != nil {
 		panic(err)
 	}
 	code := m.Run()
-	_ = os.RemoveAll(buildDir)
+	_ = os.RemoveAll(programDir)
 	os.Exit(code)
 }
 

@@ -30,8 +30,17 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
 
-// Patience is how long a release may take to settle on all nodes of the lab.
-const Patience = 2 * time.Minute
+// Patience is how long a release may take to settle on all nodes of the lab: as long as a busy machine needs for several at once, and
+// longer where a node is a VM with an emulated processor.
+var Patience = patience()
+
+func patience() time.Duration {
+	accelerator, _ := os.ReadFile(filepath.Join(dir(), "vm", "accelerator"))
+	if strings.TrimSpace(string(accelerator)) == "tcg" {
+		return 8 * time.Minute
+	}
+	return 4 * time.Minute
+}
 
 // Selector finds the objects of a release, and of its pods those of the DaemonSet.
 const Selector = "app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=" + chart.Release
