@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -11,25 +12,57 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
 
-// Users and alerts match on the reasons: the page lists those that the scripts give, and no others.
-func TestThePageListsEveryReasonThatTheScriptsGive(t *testing.T) {
+// catalogue returns each reason's status and when it is given, by its name.
+func catalogue(t *testing.T) map[string][2]string {
+	t.Helper()
+	entries := map[string][2]string{}
+	for _, entry := range regexp.MustCompile(`(?m)^reason (.+)\nstatus (.+)\nwhen (.+)\nsentence .`).FindAllStringSubmatch(source(t, "reasons"), -1) {
+		entries[entry[1]] = [2]string{entry[2], entry[3]}
+	}
+	require.Len(t, entries, strings.Count(source(t, "reasons"), "\nreason "), "an entry has another form")
+	return entries
+}
+
+// Alerts and people match on the reasons.
+func TestThePageListsTheCatalogueOfReasons(t *testing.T) {
 	t.Parallel()
-	given := map[string]bool{}
+	page, err := os.ReadFile(filepath.Join(chart.Path(), "README.md"))
+	require.NoError(t, err)
+	listed := map[string][2]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (True|False|Unknown) \\| (.+) \\|$").FindAllStringSubmatch(string(page), -1) {
+		listed[row[1]] = [2]string{row[2], row[3]}
+	}
+	require.Equal(t, catalogue(t), listed)
+}
+
+func TestTheScriptsGiveTheReasonsOfTheCatalogueAndNoOthers(t *testing.T) {
+	t.Parallel()
+	given, known := map[string]bool{}, map[string]bool{}
 	scripts, err := filepath.Glob(filepath.Join(chart.Path(), "files", "*.sh"))
 	require.NoError(t, err)
 	for _, script := range scripts {
-		content, err := os.ReadFile(script)
-		require.NoError(t, err)
-		for _, match := range regexp.MustCompile(`(?m)(?:^ *reason |(?:fail|conclude) "|reason=")([A-Z][a-z]+[A-Z]\w+)\b`).FindAllStringSubmatch(string(content), -1) {
+		for _, match := range regexp.MustCompile(`\b(?:add_reason|reason_for) ([A-Z][a-z]\w+)`).FindAllStringSubmatch(source(t, filepath.Base(script)), -1) {
 			given[match[1]] = true
 		}
 	}
-	page, err := os.ReadFile(filepath.Join(chart.Path(), "README.md"))
-	require.NoError(t, err)
-	listed := map[string]bool{}
-	for _, match := range regexp.MustCompile("(?m)^\\| `([A-Z][a-z]+[A-Z]\\w+)` \\|").FindAllStringSubmatch(string(page), -1) {
-		listed[match[1]] = true
+	for name := range catalogue(t) {
+		known[name] = true
 	}
-	require.NotEmpty(t, given)
-	require.Equal(t, given, listed)
+	require.Equal(t, known, given)
+}
+
+func TestThePagesShowOnlyReasonsOfTheCatalogue(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob(filepath.Join(chart.Path(), "docs", "*.md"))
+	require.NoError(t, err)
+	known, shown := catalogue(t), 0
+	for _, page := range append(pages, filepath.Join(chart.Path(), "README.md"), filepath.Join(chart.Root(), "README.md")) {
+		content, err := os.ReadFile(page)
+		require.NoError(t, err)
+		for _, match := range regexp.MustCompile("(?:`|<br>|failed: |Also: )([A-Z][a-z]+(?:[A-Z][a-z]+)+): ").FindAllStringSubmatch(string(content), -1) {
+			require.Contains(t, known, match[1], page)
+			shown++
+		}
+	}
+	require.NotZero(t, shown)
 }
