@@ -35,14 +35,14 @@ func TestADriftIsRepairedAndProvenAgainWithoutAnyonesHelp(t *testing.T) {
 		if uid == "" {
 			uid = pod.UID
 		}
-		outcome, runs := release.Outcome(node)
-		return runs && outcome.Round == 2 && lab.Ready(pod)
+		return lab.Rounds(pod) == 2 && lab.Ready(pod)
 	})
 	t.Logf("loaded, drifted and repaired within %v", time.Since(start).Round(time.Second))
 	pod := release.Pods()[node]
 	require.Equal(t, uid, pod.UID, "repaired in the same pod")
 	require.Contains(t, release.Log(pod.Name, "watch"), "proven anew 1 times since the last hour of proof, last because of ModuleGone")
 	outcome, _ := release.Outcome(node)
+	require.Equal(t, 2, outcome.Round)
 	require.Equal(t, "RedirectionProven", outcome.Reason)
 	require.Equal(t, "works", outcome.Backends["nft"])
 }
@@ -69,9 +69,7 @@ func TestALastingDriftAndALastingFailureAreRetriedAtGrowingIntervals(t *testing.
 				if strings.HasPrefix(lab.Conclusions(pod)[row.container], row.reason+": ") {
 					told++
 				}
-				if outcome, runs := release.Outcome(node); runs {
-					rounds = max(rounds, outcome.Round)
-				}
+				rounds = max(rounds, lab.Rounds(pod))
 			}
 			t.Logf("%d rounds in 110 s; the reason stood in the pod's status in %d of them", rounds, told)
 			require.Greater(t, rounds, 2, "load has not run again")

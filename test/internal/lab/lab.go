@@ -2,11 +2,11 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,8 +23,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/remotecommand"
 	"sigs.k8s.io/yaml"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
@@ -439,10 +441,14 @@ func (r *Release) TryExecIn(node, container string, command ...string) (string, 
 	if !found {
 		return "", fmt.Errorf("no pod on %s", node)
 	}
-	kubectl := append([]string{"exec", ControlPlane, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf",
-		"--namespace", r.Namespace, "exec", pod.Name, "--container", container, "--"}, command...)
-	output, err := exec.CommandContext(r.t.Context(), "docker", kubectl...).CombinedOutput()
-	return string(output), err
+	options := &corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true}
+	target := r.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(r.Namespace).Name(pod.Name).SubResource("exec").
+		VersionedParams(options, scheme.ParameterCodec).URL()
+	executor, err := remotecommand.NewWebSocketExecutor(Config(r.t), "GET", target.String())
+	require.NoError(r.t, err)
+	var output bytes.Buffer
+	err = executor.StreamWithContext(r.t.Context(), remotecommand.StreamOptions{Stdout: &output, Stderr: &output})
+	return output.String(), err
 }
 
 // Left returns every object in the release's namespace, of whatever kind, that is not Kubernetes' own.

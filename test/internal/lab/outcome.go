@@ -3,8 +3,10 @@ package lab
 import (
 	"encoding/json"
 	"strings"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // Outcome is what the containers of a pod have found on its node, as `report --json` prints it.
@@ -31,6 +33,10 @@ type Outcome struct {
 // Outcome asks the release's pod on a node; false while its container watch does not run.
 func (r *Release) Outcome(node string) (Outcome, bool) {
 	r.t.Helper()
+	// a command costs a node more than all else here: none is sent in vain
+	if pod, found := r.Pods()[node]; !found || len(pod.Status.ContainerStatuses) == 0 || pod.Status.ContainerStatuses[0].State.Running == nil {
+		return Outcome{}, false
+	}
 	output, err := r.TryExecIn(node, "watch", "report", "--json")
 	if err != nil {
 		return Outcome{}, false
@@ -49,7 +55,20 @@ func (r *Release) WaitRefused(node string) Outcome {
 	r.WaitFor("nothing is concluded about "+node, func() bool {
 		var found bool
 		outcome, found = r.Outcome(node)
+		if found && outcome.Status != "False" {
+			time.Sleep(time.Second)
+		}
 		return found && outcome.Status == "False"
 	})
 	return outcome
+}
+
+// Rounds returns in how many sandboxes of a pod load has run, as the pod's status says.
+func Rounds(pod corev1.Pod) int {
+	for _, status := range pod.Status.InitContainerStatuses {
+		if status.Name == "load" {
+			return int(status.RestartCount) + 1
+		}
+	}
+	return 0
 }
