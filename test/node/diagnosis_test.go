@@ -97,7 +97,7 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 		{
 			name:   "more modules than a line holds",
 			values: "backend: nft",
-			want:   "ModuleNotOnDisk: nft_compat, nft_chain_nat and 5 more. Fix: " + dnf,
+			want:   "ModuleNotOnDisk: nft_compat, nft_chain_nat, xt_REDIRECT and 4 more. Fix: " + dnf,
 		},
 		{
 			name: "two faults at once", refused: "xt_owner Invalid argument\n", loadable: []string{"nf_tables"},
@@ -224,7 +224,7 @@ func TestVerifyNamesTheBackendThatANodeHasInstead(t *testing.T) {
 	require.Regexp(t, `^BackendUnavailable: no legacy, but native-nft\. Fix: set global\.nativeNftables \(Istio 1\.27 on\)\. Also: ModuleNotOnDisk\n  the kernel says: `, got.conclusion, got.log)
 	outcome := s.outcome("verify")
 	require.Equal(t, "False BackendUnavailable", outcome.says())
-	require.Equal(t, "legacy cannot work on this node, whose kernel has no iptable_nat, xt_REDIRECT, xt_owner and 7 more; the modules of native-nft are available.", outcome.reasons[0].sentence)
+	require.Equal(t, "legacy cannot work on this node, whose kernel has no iptable_nat, xt_REDIRECT, xt_owner and 6 more; the modules of native-nft are available.", outcome.reasons[0].sentence)
 	require.Equal(t, "has its modules on disk", outcome.backends["native-nft"])
 	require.Regexp(t, "^lacks nft_compat", outcome.backends["nft"])
 	require.Contains(t, s.report(), "  backend native-nft has its modules on disk\n")

@@ -143,7 +143,7 @@ func (s *sandbox) inPod(commands ...[]string) result {
 	// 192.0.2.1: Istio wants an address that is not loopback (tools/common/config)
 	script := []string{"set -e", "mount --make-rprivate /", "ip link set lo up", "ip address add 192.0.2.1/32 dev lo", s.before}
 	for _, words := range commands {
-		script = append(script, "unshare --mount "+strings.Join(quoted(words), " "))
+		script = append(script, strings.Join(quoted(words), " "))
 	}
 	script = append(script, s.after)
 	command := exec.CommandContext(s.t.Context(), "/bin/sh", "-c", strings.Join(script, "\n"))
@@ -158,47 +158,44 @@ func (s *sandbox) contained(container corev1.Container, command ...string) []str
 	s.t.Helper()
 	setpriv, err := exec.LookPath("setpriv")
 	require.NoError(s.t, err)
-	privileges := append([]string{setpriv}, asContainer(container)...)
-	privileges = append(privileges, append([]string{"/usr/bin/env"}, environment(container)...)...)
-	return append([]string{"/bin/sh", "-c", s.mounts(container), container.Name}, append(privileges, command...)...)
+	return slices.Concat([]string{goBuild(s.t, chart.Root(), "./test/node/contain")}, s.mounts(container),
+		[]string{"--", setpriv}, asContainer(container), []string{"/usr/bin/env"}, environment(container), command)
 }
 
-// mounts is a shell script that leaves of the sandbox what the container's volumeMounts show, to be written where they say so,
-// and then becomes its arguments. What stands for the kernel, for /dev and for the test itself (notes) is writable as well.
-func (s *sandbox) mounts(container corev1.Container) string {
+// mounts are contain's arguments that leave of the sandbox what the container's volumeMounts show, to be written where they say
+// so. What stands for the kernel, for /dev and for the test itself (notes) can be written too.
+func (s *sandbox) mounts(container corev1.Container) []string {
 	volumes := map[string]corev1.VolumeMount{}
 	for _, mount := range container.VolumeMounts {
 		volumes[mount.Name] = mount
 	}
-	script := []string{"set -e", "path=$PATH", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "mount --make-rprivate /", "cd " + quoted([]string{s.dir})[0],
-		"own() { [ ! -e $1 ] || mount --rbind $1 $1; }", "readonly() { own $1; mount -o remount,bind,ro $1; }", "hide() { mount -t tmpfs -o ro,mode=755 none $1; }",
-		"mount --rbind host/proc proc", "mount -o remount,bind,ro proc", "mount --rbind host/sys sys", "own termination-log", "own notes"}
+	mounts := []string{"see " + s.path("host/proc") + " " + s.path("proc"), "see " + s.path("host/sys") + " " + s.path("sys"),
+		"own " + s.path("termination-log"), "own " + s.path("notes")}
 	var hidden []string
 	for _, writer := range writers {
 		if mount, found := volumes[writer]; !found {
-			hidden = append(hidden, "hide state/"+writer)
-		} else if mount.ReadOnly {
-			script = append(script, "readonly state/"+writer)
+			hidden = append(hidden, "hide "+s.path("state/"+writer))
+		} else if !mount.ReadOnly {
+			mounts = append(mounts, "own "+s.path("state/"+writer))
 		} else {
-			script = append(script, "own state/"+writer)
+			mounts = append(mounts, "lock "+s.path("state/"+writer))
 		}
 	}
-	if _, found := volumes["host"]; found {
-		script = append(script, "own host/proc", "own host/stand-in")
-	} else {
-		hidden = append(hidden, "hide host")
+	_, host := volumes["host"]
+	_, modulesLoad := volumes["modules-load"]
+	if modulesLoad {
+		mounts = append(mounts, "own "+s.path("host/etc/modules-load.d"))
 	}
-	if _, found := volumes["modules-load"]; found {
-		script = append(script, "own host/etc/modules-load.d")
-		hidden = slices.DeleteFunc(hidden, func(line string) bool { return line == "hide host" })
+	if host {
+		mounts = append(mounts, "own "+s.path("host/proc"), "own "+s.path("host/stand-in"))
+	} else if !modulesLoad {
+		hidden = append(hidden, "hide "+s.path("host"))
 	}
-	// "." is still the directory below the mount
-	script = append(script, "readonly \"$PWD\"", `cd "$PWD"`)
-	script = append(script, hidden...)
-	if context := container.SecurityContext; context.ReadOnlyRootFilesystem != nil && *context.ReadOnlyRootFilesystem {
-		script = append(script, "mount -o remount,bind,ro /")
+	mounts = append(append(mounts, "lock "+s.dir), hidden...)
+	if readOnly := container.SecurityContext.ReadOnlyRootFilesystem; readOnly != nil && *readOnly {
+		mounts = append(mounts, "lock /")
 	}
-	return strings.Join(append(script, "cd /", "PATH=$path", `exec "$@"`), "\n")
+	return mounts
 }
 
 // helmTest is the name for run of the only container of helm test's pod, which has the name of another.
@@ -381,7 +378,7 @@ func mountNamespace() *syscall.SysProcAttr {
 // needNamespaces skips a test where neither root nor user namespaces are to be had.
 func needNamespaces(t *testing.T) {
 	t.Helper()
-	need(t, "ip", "mount", "setpriv", "unshare")
+	need(t, "ip", "setpriv")
 	probe := exec.CommandContext(t.Context(), "true")
 	probe.SysProcAttr = namespaces()
 	if err := probe.Run(); err != nil {

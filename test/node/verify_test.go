@@ -50,6 +50,13 @@ func TestVerifyProvesEachBackendAndMode(t *testing.T) {
 	}
 }
 
+// verify runs verify on a node where load has found nothing that would explain a failure.
+func (s *sandbox) verify() result {
+	s.t.Helper()
+	s.recorded("load", 1, "Unknown", "ModulesLoaded", "nothing")
+	return s.run("verify")
+}
+
 func TestVerifyProvesIPv6WhereThePodHasAnAddress(t *testing.T) {
 	t.Parallel()
 	const global = "20010db8000000000000000000000001 02 40 00 80 eth0\n"
@@ -69,7 +76,7 @@ func TestVerifyProvesIPv6WhereThePodHasAnAddress(t *testing.T) {
 			t.Parallel()
 			s := newSandbox(t, row.values).withIstio()
 			s.write("host/proc/net/if_inet6", row.addresses)
-			got := s.run("verify")
+			got := s.verify()
 			require.Zero(t, got.exit, got.log)
 			require.Contains(t, got.log, "DUAL_STACK="+map[bool]string{true: "true", false: "false"}[row.want])
 		})
@@ -83,7 +90,7 @@ func TestVerifyFailsWithTheKernelsWordsWhereARuleIsRefused(t *testing.T) {
 		t.Run(extension, func(t *testing.T) {
 			t.Parallel()
 			s := newSandbox(t, "backend: nft").withIstio().refusing(rule)
-			got := s.run("verify")
+			got := s.verify()
 			require.Zero(t, got.exit, got.log)
 			words := "xtables resource problem: Extension " + extension + " revision 0 not supported, missing kernel module?"
 			require.Equal(t, "RulesRejected: "+words+". Fix: see the log of verify\n  the kernel says: "+words, got.conclusion)
@@ -115,7 +122,7 @@ func TestVerifyGivesTheWordsOfARefusalThatItDoesNotKnow(t *testing.T) {
 	s := newSandbox(t, "backend: nft").withIstio()
 	s.write("istio/iptables-nft-save", "#!/bin/sh\necho 'iptables-nft-save v1.8.9 (nf_tables): words of a stand-in' >&2\nexit 4\n")
 	require.NoError(t, os.Chmod(s.path("istio/iptables-nft-save"), 0o755))
-	got := s.run("verify")
+	got := s.verify()
 	require.Equal(t, "False RulesRejected", s.outcome("verify").says(), got.log)
 	require.Regexp(t, `\n  the kernel says: iptables-nft-save v1\.8\.9 \(nf_tables\): words of a stand-in$`, got.conclusion)
 }
@@ -127,7 +134,7 @@ func (s *sandbox) refusing(rule string) *sandbox {
 	control := filepath.Join(chart.Root(), "test", "internal", "refusedrule", "iptables-nft-restore")
 	require.NoError(s.t, os.Symlink(control, s.path("istio/iptables-nft-restore")))
 	s.env = append(s.env, "REFUSED_RULE="+rule)
-	if got := s.run("verify"); s.outcome("verify").status != "False" {
+	if got := s.verify(); s.outcome("verify").status != "False" {
 		s.t.Log(got.log)
 		s.t.Skipf("NOT PROVEN: that a refused rule is reported, since this kernel accepts %q. Run on a kernel without it.", rule)
 	}
@@ -142,7 +149,7 @@ func TestVerifyFailsWithoutTheCapabilitiesOfIstioInit(t *testing.T) {
 			t.Parallel()
 			s := newSandbox(t, "backend: "+backend).withIstio()
 			s.objects.DaemonSets[0].Spec.Template.Spec.InitContainers[1].SecurityContext.Capabilities.Add = nil
-			got := s.run("verify")
+			got := s.verify()
 			require.Regexp(t, `^RulesRejected: .* Fix: `, got.conclusion, got.log)
 			require.Equal(t, "False RulesRejected", s.outcome("verify").says())
 			require.Regexp(t, `(not permitted|denied)`, s.outcome("verify").kernel)

@@ -142,17 +142,23 @@ func TestALookCostsLessThanAMillisecondAndStartsNothingButASleep(t *testing.T) {
 
 	command, log := s.start("PATH=" + s.path("bin"))
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "watching") }, 10*time.Second, 10*time.Millisecond)
-	time.Sleep(3 * time.Second)
-	looks := strings.Count(s.read("notes/looks"), "\n")
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(command.Process.Pid) + "/schedstat")
-	require.NoError(t, err)
-	nanoseconds, err := strconv.ParseFloat(strings.Fields(string(stat))[0], 64)
-	require.NoError(t, err)
+	spent := func() (looks, nanoseconds float64) {
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(command.Process.Pid) + "/schedstat")
+		require.NoError(t, err)
+		nanoseconds, err = strconv.ParseFloat(strings.Fields(string(stat))[0], 64)
+		require.NoError(t, err)
+		return float64(strings.Count(s.read("notes/looks"), "\n")), nanoseconds
+	}
+	cost := time.Hour // the least: what else the machine does is not watch's
+	for range 5 {
+		firstLooks, first := spent()
+		var looks, last float64
+		require.Eventually(t, func() bool { looks, last = spent(); return looks-firstLooks > 20 }, 30*time.Second, 10*time.Millisecond)
+		cost = min(cost, time.Duration((last-first)/(looks-firstLooks)))
+	}
 	require.NoError(t, command.Process.Signal(syscall.SIGTERM))
 	require.Zero(t, wait(t, command, 2*time.Second), log)
 
-	require.Greater(t, looks, 20)
-	cost := time.Duration(nanoseconds / float64(looks))
 	t.Logf("%v of CPU a look, with %d modules", cost, len(modules))
 	require.Less(t, cost, time.Millisecond)
 	require.Equal(t, 2, strings.Count(log.String(), "\n"), "watch said more than its first words: %s", log)

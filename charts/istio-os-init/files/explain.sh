@@ -60,8 +60,9 @@ rule_for() {
   case $rules in *"$line_break$1 $2 "*) ;; *) return 1 ;; esac
   place=${rules#*"$line_break$1 $2 "}
   place=${place%%"$line_break"*}
-  rule_command=${place#* // }
-  place=${place%% //*}
+  rule_command=nothing
+  case $place in *' // '*) rule_command=${place#* // } ;; esac
+  place=${place%% // *}
 }
 
 # add_removal NAME: adds to removals how the rule at $place, which rule_for found, is lifted.

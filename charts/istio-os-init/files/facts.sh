@@ -9,7 +9,7 @@
 #   find_modules     sets kernel, its release; builtin and disk, sets of names: what is in the kernel, and what has a file;
 #                    modules_dir, the directory of the kernel's modules, empty if there is none
 #   find_rules       sets rules, what keeps modules from being loaded, one a line: "install NAME PLACE // COMMAND",
-#                    "blacklist NAME PLACE //" (by modprobe, if it is not asked by that name), "module_blacklist NAME PLACE //"
+#                    "blacklist NAME PLACE" (by modprobe, if it is not asked by that name), "module_blacklist NAME PLACE"
 #                    (by the kernel). PLACE is FILE:LINE or /proc/cmdline:PARAMETER; FILE may have spaces
 #   find_os          sets os, os_id, os_like, os_version, os_variant from the host's os-release; os_id is none if there is no
 #                    file, unreadable if there is one that cannot be read
@@ -149,7 +149,7 @@ add_rules() {
     in_set "$name" " $names " || continue
     kind=$1
     shift 2
-    rules="$rules$kind $name ${file#"$host"}:$number // $*$line_break"
+    rules="$rules$kind $name ${file#"$host"}:$number${*:+ // $*}$line_break"
   done <<END
 $2
 END
@@ -180,7 +180,7 @@ find_kernel_rules() {
       with_underscores "${rest%%,*}"
       rest=${rest#*,}
       [ -n "$name" ] && in_set "$name" " $names " || continue
-      rules="$rules${kind#modprobe.} $name /proc/cmdline:$kind //$line_break"
+      rules="$rules${kind#modprobe.} $name /proc/cmdline:$kind$line_break"
     done
   done
   set +f

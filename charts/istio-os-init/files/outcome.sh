@@ -96,7 +96,7 @@ fill() {
 add_reason() {
   local name=$1 subject=$2 key value here=
   reasons="${reasons}reason $name${line_break}subject $subject$line_break"
-  while read -r key value; do
+  while read -r key value || [ -n "$key" ]; do # a ConfigMap's last line may have no line break
     if [ "$key" = reason ]; then
       [ -z "$here" ] || break
       [ "$value" != "$name" ] || here=yes
@@ -124,7 +124,8 @@ conclude() {
   tell "$line${error:+$line_break  the kernel says: $error}"
   { read -r uptime _ </proc/uptime; } 2>/dev/null || :
   record="round ${round:-0}${line_break}uptime ${uptime%.*}${line_break}status $status$line_break$reasons"
-  put "$state/$own/outcome" "$record${error:+error $error$line_break}$backends_found" && return
+  record="$record${error:+error $error$line_break}$backends_found"
+  put "$state/$own/outcome" "${record%"$line_break"}" && return
   # What was there before would stand for what is known now.
   rm -rf "$state/$own/outcome"
   say "StateUnwritable: the outcome above cannot be recorded in $state/$own, so this node does not count as proven"
@@ -186,8 +187,7 @@ parse_outcome() {
 $1
 END
   case $status in True | False | Unknown) ;; *) return 1 ;; esac
-  case $round in '' | *[!0-9]*) return 1 ;; esac
-  case $uptime in *[!0-9]*) uptime=0 ;; esac
+  case $round:$uptime in *[!0-9:]* | :* | *: | 0?*:* | *:0?*) return 1 ;; esac
   summarize
   case $reason in '' | *[!A-Za-z]*) return 1 ;; esac
   [ "${#round}" -le 9 ] && [ "${#uptime}" -le 11 ] && [ "${#reason}" -le 40 ]
@@ -195,25 +195,26 @@ END
 
 # The node's outcome. load begins a round; in it verify, verify-traffic and watch may say more, each only as long as nothing is
 # decided, except that watch, which runs longest, may also say that what was proven holds no more. Nothing that is not of load's
-# round counts. Without anything: Unknown, and $reason is empty.
+# round counts; if load has recorded none, which is round 0, only watch may say so. Without anything: Unknown, and $reason is empty.
 find_outcome() {
-  local candidate current='' decided=Unknown record=
+  local candidate current=0 decided=Unknown record=
   writer=
   for candidate in load verify traffic watch; do
     read_outcome "$candidate" || continue
     [ "$candidate" != load ] || current=$round
     [ "$round" = "$current" ] || continue
-    if [ "$candidate" = watch ]; then
-      [ "$status" = False ] || continue
-    else
-      [ "$decided" = Unknown ] || continue
-    fi
+    case $candidate:$status in
+      watch:False) ;;
+      watch:*) continue ;;
+      *) [ "$decided" = Unknown ] && [ "$current" != 0 ] || continue ;;
+    esac
     writer=$candidate
     decided=$status
     record=$text
   done
   parse_outcome "$record" && return
   reason=
+  round=0
   status=Unknown
   message='load and verify have not ended yet.'
   line="Proving: $message"

@@ -106,15 +106,17 @@ clean_slate() {
   CLEANUP_ONLY=true bounded "$limit" pilot-agent istio-iptables "$@"
 }
 
-# begin: ends this container if load has decided already. Records that rules are being applied; fails if it had done so before in
-# the same pod sandbox.
+# begin: ends this container if load has decided already, or could record nothing. Records that rules are being applied, after
+# removing those of an earlier start in the same pod sandbox.
 begin() {
-  local before
-  read_outcome verify && before=$round || before=
-  if read_outcome load; then
-    [ "$status" = Unknown ] || { tell "$line" && exit 0; }
-  else
+  local before=
+  ! read_outcome verify || before=$round
+  if [ "$test" = true ]; then
     round=0
+  elif ! read_outcome load; then
+    tell 'load has recorded nothing, so nothing is proven' && exit 0
+  elif [ "$status" != Unknown ]; then
+    tell "$line" && exit 0
   fi
   reasons=
   error=

@@ -12,7 +12,8 @@
 #      ISTIO_OS_INIT_PAUSE     seconds of the first pause. Default 10.
 # Out: its outcome (outcome.sh), only if the node is no longer proven or was never. Starts no process but one sleep, and writes
 #      nothing, while nothing has gone.
-#      $state/watch/attempts   "COUNT REASON": how often the sandbox has been ended since the last hour of proof, and why last.
+#      $state/watch/attempts   "COUNT PAUSE REASON": how often the sandbox has been ended since the last hour of proof, after how
+#                              many seconds last, and why.
 # Exit: 0 on SIGTERM or SIGINT, at once; 1 a module has gone, and the pod must not be Ready during the pause.
 set -u
 own=watch
@@ -20,7 +21,7 @@ own=watch
 
 interval=${ISTIO_OS_INIT_INTERVAL:-60}
 repair=${ISTIO_OS_INIT_REPAIR:-false}
-pause=${ISTIO_OS_INIT_PAUSE:-10}
+first_pause=${ISTIO_OS_INIT_PAUSE:-10}
 sys=${ISTIO_OS_INIT_SYS:-/sys}
 proc=${ISTIO_OS_INIT_PROC:-/proc}
 longest=300
@@ -34,16 +35,17 @@ rest() {
   wait "$!"
 }
 
-# Sets attempts and last_reason.
+# Sets attempts and last_pause.
 read_attempts() {
+  local last_reason
   attempts=0
-  last_reason=
+  last_pause=0
   data "$state/$own/attempts" 200 || return 0
-  attempts=${text%% *}
-  last_reason=${text#* }
-  case $attempts in '' | *[!0-9]* | ?????????*) attempts=0 ;; esac
-  case $last_reason in *[!A-Za-z]*) last_reason= ;; esac
-  [ "$attempts" -eq 0 ] || say "proven anew $attempts times since the last hour of proof, last because of ${last_reason:-?}"
+  read -r attempts last_pause last_reason <<END
+$text
+END
+  case $attempts:$last_pause in *[!0-9:]* | :* | *: | ?????????*) attempts=1 last_pause=$longest last_reason=unknown ;; esac
+  say "proven anew $attempts times since the last hour of proof, last because of $last_reason"
 }
 
 # Sets recorded, the modules that load has seen loaded.
@@ -94,20 +96,17 @@ watch_modules() {
 
 # prove_again: ends the pod's process 1, which holds its namespaces, after the pause that is due. Does not return.
 prove_again() {
-  local n=0
+  local pause
   [ "$repair" = true ] || { say 'repair.enabled is false: delete this pod to load and prove again' && wait_for_deletion; }
-  while [ "$n" -lt "$attempts" ] && [ "$pause" -lt "$longest" ]; do
-    pause=$((pause * 2))
-    n=$((n + 1))
-  done
+  pause=$((last_pause > 0 ? last_pause * 2 : first_pause))
   [ "$pause" -le "$longest" ] || pause=$longest
   [ "$reason$attempts" != ModuleGone0 ] || pause=0
   # without a count it could be a loop without a pause
-  put "$state/$own/attempts" "$((attempts + 1)) $reason" || pause=$longest
+  put "$state/$own/attempts" "$((attempts + 1)) $pause $reason" || pause=$longest
   say "attempt $((attempts + 1)): load and verify run again in $pause s"
   rest "$pause"
   if [ "$$" -ne 1 ] && kill -TERM 1; then
-    rest 20
+    rest 30
   fi
   add_reason SandboxNotEnded "process 1 does not end"
   conclude || :
@@ -131,7 +130,8 @@ if [ "$status" = True ]; then
   # The startup probe of a container that has started is not asked again: only a new start can say that the node is not ready.
   [ "$repair" = true ] && [ "$attempts" -eq 0 ] || exit 1
 elif [ "$status" = Unknown ]; then
-  case $reason in '') silent=load ;; Applying | ModulesLoaded | Loading) silent=verify ;; *) silent=verify-traffic ;; esac
+  case $reason in '' | Loading) silent=load ;; Applying | ModulesLoaded) silent=verify ;; *) silent=verify-traffic ;; esac
+  reasons=
   add_reason StateUnwritable "$silent"
   conclude || :
 fi
