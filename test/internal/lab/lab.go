@@ -444,7 +444,7 @@ func (r *Release) TryExecIn(node, container string, command ...string) (string, 
 	options := &corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true}
 	target := r.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(r.Namespace).Name(pod.Name).SubResource("exec").
 		VersionedParams(options, scheme.ParameterCodec).URL()
-	executor, err := remotecommand.NewWebSocketExecutor(Config(r.t), "GET", target.String())
+	executor, err := remotecommand.NewSPDYExecutor(Config(r.t), "POST", target)
 	require.NoError(r.t, err)
 	var output bytes.Buffer
 	err = executor.StreamWithContext(r.t.Context(), remotecommand.StreamOptions{Stdout: &output, Stderr: &output})
