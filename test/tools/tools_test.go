@@ -154,7 +154,7 @@ func (tr tree) made() []string {
 
 func (tr tree) eventually(otherwise string, condition func() bool) {
 	tr.t.Helper()
-	require.Eventually(tr.t, condition, time.Minute, 20*time.Millisecond, otherwise)
+	require.Eventually(tr.t, condition, 5*time.Minute, 20*time.Millisecond, otherwise)
 }
 
 // runs tells whether a process does more than wait to be reaped.
