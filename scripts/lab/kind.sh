@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# The cluster itself. Sourced after lib.sh, host.sh and images.sh.
+# The cluster itself. Sourced after lib.sh, host.sh and images.sh; cluster_up needs routes.sh too.
 #
 # Input:  lib.sh's variables. Output: functions kubectl, cluster_up, cluster_down; in $lab: kubeconfig, values.yaml, state
 #         (what the running cluster was made of, as shell assignments: recipe, images, mesh_image, mesh_because, since).
@@ -101,6 +101,7 @@ cluster_create() {
     die "kind could not create the cluster; the next run starts over. If it is the node image, try LAB_IMAGES=build."
   cluster_ready 120 || die "only $(ready_nodes) of $nodes nodes are Ready after two minutes. See: docker logs $control_plane"
   say "cluster: $nodes nodes Ready"
+  routes_up
 
   # Last, so that a cluster without this file is known as half made.
   images=pull

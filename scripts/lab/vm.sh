@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # The lab's VM: a worker of the cluster with a distribution's modular kernel, where modules can be loaded and unloaded.
-# Sourced after lib.sh, host.sh, kind.sh and agent.sh; vm_up needs images.sh, vm-images.sh and qemu.sh too.
+# Sourced after lib.sh, host.sh, kind.sh and agent.sh; vm_up needs images.sh, vm-images.sh, qemu.sh and routes.sh too.
 #
 # Input:  their variables; the running cluster.
 #   KERNEL   whose kernel (environment): bullseye (5.10), bookworm (6.1), trixie (6.12), sid (7.2); default: what the VM
@@ -56,7 +56,7 @@ vm_up() {
   fi
   vm_disk "$KERNEL" "$@"
   made_of="disk=${disk##*/} cluster=$(docker inspect --format '{{.Id}}' "$control_plane")"
-  made_of="$made_of recipe=$(key ci/vm/join scripts/lab/vm.sh scripts/lab/qemu.sh)"
+  made_of="$made_of recipe=$(key ci/routes ci/vm/join scripts/lab/routes.sh scripts/lab/vm.sh scripts/lab/qemu.sh)"
 
   if our_qemu >/dev/null; then
     if [ "$(cat "$vm/state" 2>/dev/null)" != "$made_of" ]; then
@@ -100,6 +100,7 @@ vm_join() {
   server=$(docker network inspect "$cluster" |
     jq -r --arg name "$control_plane" '.[0].Containers[] | select(.Name == $name).IPv4Address | split("/") | first')
   join=$(docker exec "$control_plane" kubeadm token create --ttl 1h --print-join-command)
+  vm_routes "$server" "10.244.$last.0/24"
 
   say "vm: joining as $vm_node"
   # shellcheck disable=SC2016,SC2086 # expanded by the inner shell; a command and its arguments
@@ -109,6 +110,15 @@ vm_join() {
     die "the VM does not join the cluster; its words are above, its console is $vm/console.log"
   vm_ready 180 || die "the node $vm_node is not Ready after three minutes. See: scripts/lab/on-node journalctl -u kubelet"
   say "vm: $vm_node is Ready"
+}
+
+# vm_routes SERVER NETWORK: routes from the VM's pods and to them. The API server's cluster address is translated on the machine that
+# runs it, by kube-proxy there: the VM has none.
+vm_routes() {
+  routes_up "$vm_node" "$address" "$2"
+  service=$(kubectl get service kubernetes -o 'jsonpath={.spec.clusterIP}')
+  # shellcheck disable=SC2046 # a list
+  on_node -i sh -s -- "$service/32=$1" $(routes_of "$vm_node") <"$root/ci/routes" || die "the VM does not get its routes; its words are above"
 }
 
 # vm_ready SECONDS: whether the node becomes Ready, as it runs now: the API server goes on calling a node Ready for a

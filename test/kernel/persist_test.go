@@ -32,6 +32,7 @@ func TestAfterARebootAMeshPodStartsBeforeOurs(t *testing.T) {
 
 	vm.Reboot()
 	require.True(t, vm.Modules()["xt_owner"], "the host has not loaded what the file names")
+	requireAPIServer(t, release, vm.Name) // the node has its routes again
 	phase, log := release.RunPod(lab.IstioInit(t, vm.Name, container.Args))
 	require.Equal(t, corev1.PodSucceeded, phase, log)
 	require.Empty(t, release.Pods(), "our pod was there first")
