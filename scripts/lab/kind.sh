@@ -66,8 +66,8 @@ cluster_up() {
     # Its addresses may have changed, and for a while the API server tells how everything was before.
     say "cluster: its nodes were stopped or restarted since it was made: making it anew"
     cluster_create
-  elif ! cluster_ready 30; then
-    say "cluster: only $(ready_nodes) of $nodes nodes are Ready after 30 seconds: making it anew"
+  elif ! cluster_ready 120; then
+    say "cluster: only $(ready_nodes) of $nodes nodes are Ready after two minutes: making it anew"
     cluster_create
   else
     # shellcheck disable=SC1090
@@ -99,7 +99,7 @@ cluster_create() {
   logged kind env --chdir="$lab" "$("$root/scripts/tool" kind)" create cluster --name "$cluster" --image "$node_image" \
     --config "$root/$node_config" --kubeconfig "$kubeconfig" ||
     die "kind could not create the cluster; the next run starts over. If it is the node image, try LAB_IMAGES=build."
-  cluster_ready 120 || die "only $(ready_nodes) of $nodes nodes are Ready after two minutes. See: docker logs $control_plane"
+  cluster_ready 600 || die "only $(ready_nodes) of $nodes nodes are Ready after ten minutes. See: docker logs $control_plane"
   say "cluster: $nodes nodes Ready"
   routes_up
 

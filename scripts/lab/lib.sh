@@ -6,7 +6,7 @@
 # Input (environment):
 #   LAB_IMAGES      auto (default): pull images where a registry answers, build them where none does;
 #                   pull: pull or fail; build: build, ask no registry
-#   LAB_TIMEOUT     seconds that `up` waits for the chart, integer, default 300
+#   LAB_TIMEOUT     seconds that `up` waits for the chart, integer, default 900
 #   XDG_CACHE_HOME  directory of caches, default ~/.cache
 # Output: variables and functions. Exits 2 on a bad value.
 # shellcheck disable=SC2034,SC2154 # variables from and for the scripts that source this
@@ -29,7 +29,7 @@ values=$lab/values.yaml
 state=$lab/state
 
 LAB_IMAGES=${LAB_IMAGES:-auto}
-LAB_TIMEOUT=${LAB_TIMEOUT:-300}
+LAB_TIMEOUT=${LAB_TIMEOUT:-900}
 
 # A network of the lab's own, so that `down` can remove it and other kind clusters keep theirs.
 export KIND_EXPERIMENTAL_DOCKER_NETWORK="$cluster"

@@ -121,7 +121,7 @@ vm_start() {
     fi
     sleep 0.1
   done
-  vm_answers 120
+  vm_answers 600
   say "vm: its host answers"
 }
 

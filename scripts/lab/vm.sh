@@ -61,8 +61,8 @@ vm_up() {
   if our_qemu >/dev/null; then
     if [ "$(cat "$vm/state" 2>/dev/null)" != "$made_of" ]; then
       say "vm: removing one that was left half made, or made from something else"
-    elif ! vm_ready 60; then
-      say "vm: removing one whose node is not Ready after a minute"
+    elif ! vm_ready 180; then
+      say "vm: removing one whose node is not Ready after three minutes"
     elif [ -n "$("$root/scripts/lab/fault")" ]; then
       say "vm: removing one that was left with faults"
     else
@@ -104,11 +104,11 @@ vm_join() {
 
   say "vm: joining as $vm_node"
   # shellcheck disable=SC2016,SC2086 # expanded by the inner shell; a command and its arguments
-  logged vm-join sh -euc 'on_node=$1; join=$2; shift 2; "$on_node" -i -t 300 sh -s -- "$@" <"$join"' sh \
+  logged vm-join sh -euc 'on_node=$1; join=$2; shift 2; "$on_node" -i -t 900 sh -s -- "$@" <"$join"' sh \
     "$root/scripts/lab/on-node" "$root/ci/vm/join" \
     "$control_plane" "$server" "10.244.$last.0/24" "fd00:10:244:$last::/64" "$nameservers" $join ||
     die "the VM does not join the cluster; its words are above, its console is $vm/console.log"
-  vm_ready 180 || die "the node $vm_node is not Ready after three minutes. See: scripts/lab/on-node journalctl -u kubelet"
+  vm_ready 900 || die "the node $vm_node is not Ready after a quarter of an hour. See: scripts/lab/on-node journalctl -u kubelet"
   say "vm: $vm_node is Ready"
 }
 
@@ -158,7 +158,7 @@ vm_load() {
   docker save "$@" | dd of="$vm/cargo" conv=notrunc bs=1M iflag=fullblock 2>"$vm/cargo.size"
   megabytes=$(($(sed -n 's/^\([0-9]*\) bytes.*/\1/p' "$vm/cargo.size") / 1048576 + 1))
   # shellcheck disable=SC2016 # expanded on the node
-  on_node -t 300 sh -c '
+  on_node -t 900 sh -c '
     dd if=/dev/vdb iflag=direct bs=1M count="$1" status=none | ctr --namespace k8s.io images import -' sh "$megabytes" >/dev/null
 }
 

@@ -29,7 +29,7 @@ func TestMakeUpProvesEveryNodeAndIsANoOpTheSecondTime(t *testing.T) {
 	took := time.Since(start)
 	t.Logf("make up again: %v", took.Round(time.Millisecond))
 	requireTable(t, second)
-	require.Less(t, took, 20*time.Second)
+	require.Less(t, took, time.Minute)
 
 	requireTable(t, lab.Shell(t, "make status"))
 }

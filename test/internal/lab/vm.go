@@ -148,7 +148,7 @@ func (vm *VM) WithDependencies(entries []string) map[string]bool {
 }
 
 func (vm *VM) script(ctx context.Context, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
 	defer cancel()
 	output, err := exec.CommandContext(ctx, filepath.Join(chart.Root(), "scripts", "lab", name), args...).CombinedOutput()
 	return string(output), err
