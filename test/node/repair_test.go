@@ -314,10 +314,13 @@ func TestEveryScriptEndsAtOnceOnSIGTERM(t *testing.T) {
 			busy := "echo >" + s.path("notes/busy") + "; exec sleep 60"
 			s.program("pilot-agent", busy).program("sleep", "echo >"+s.path("notes/busy")+"; exec /bin/sleep 60")
 			s.write("host/stand-in/busy", "") // modprobe, in its root
-			if name == "verify-traffic" {
+			switch name {
+			case "verify":
+				s.recorded("load", 1, "Unknown", "ModulesLoaded", "x")
+			case "verify-traffic":
 				s.recorded("load", 1, "Unknown", "ModulesLoaded", "x")
 				s.recorded("verify", 1, "Unknown", "RulesApplied", "x")
-			} else if name == "watch" {
+			case "watch":
 				s.proven()
 			}
 			command, log := s.startAs(s.container(name))

@@ -158,7 +158,7 @@ func (s *sandbox) contained(container corev1.Container, command ...string) []str
 	s.t.Helper()
 	setpriv, err := exec.LookPath("setpriv")
 	require.NoError(s.t, err)
-	return slices.Concat([]string{goBuild(s.t, chart.Root(), "./test/node/contain")}, s.mounts(container),
+	return slices.Concat([]string{program(s.t, "contain")}, s.mounts(container),
 		[]string{"--", setpriv}, asContainer(container), []string{"/usr/bin/env"}, environment(container), command)
 }
 

@@ -5,7 +5,6 @@
 #                 load.sh. Needs outcome.sh.
 # Out (functions):
 #   in_set NAME SET  whether a set of names, a string " a b c ", has a name
-#   first_line FILE  sets line; empty if the file cannot be read
 #   find_modules     sets kernel, its release; builtin and disk, sets of names: what is in the kernel, and what has a file;
 #                    modules_dir, the directory of the kernel's modules, empty if there is none
 #   find_rules       sets rules, what keeps modules from being loaded, one a line: "install NAME PLACE // COMMAND",
@@ -15,9 +14,12 @@
 #                    file, unreadable if there is one that cannot be read
 #   selected         after find_os: whether nodes.osRelease means this node
 #   node_facts       after these: prints the facts of the node, "KEY VALUE" a line
-# All of these files are the host's: regular ones alone are read, up to a size, and links lead from the host's root.
+# All of these files are the host's: regular ones alone are read, up to a size, and links lead from the host's root. Sets unread
+# to yes if they cannot be read in time.
 # Sources: modprobe.d(5) for the directories and their order; os-release(5); kernel-parameters.txt, module_blacklist.
 # shellcheck disable=SC2154 # load.sh's variables
+
+unread=
 
 # The shell searches a string without starting a process.
 in_set() {
@@ -30,9 +32,10 @@ with_underscores() {
   while [ "$name" != "${name#*-}" ]; do name=${name%%-*}_${name#*-}; done
 }
 
+# first_line FILE: sets first; empty if the file cannot be read.
 first_line() {
-  line=
-  if [ -f "$1" ] && [ -r "$1" ]; then read -r line <"$1" || :; fi 2>/dev/null
+  first=
+  if [ -f "$1" ] && [ -r "$1" ]; then read -r first <"$1" || :; fi 2>/dev/null
 }
 
 # in_host PATH: sets found to where the host's path lies: a link there leads from the host's root, not from this container's.
@@ -66,27 +69,34 @@ lines() {
   [ "$?" -lt 124 ] || unread=yes
 }
 
+# Sets spellings, a pattern of all names with _ or -.
+find_spellings() {
+  local rest
+  spellings=
+  for rest in $names; do
+    spellings="$spellings${spellings:+|}"
+    while [ "$rest" != "${rest#*_}" ]; do
+      spellings="$spellings${rest%%_*}[_-]"
+      rest=${rest#*_}
+    done
+    spellings=$spellings$rest
+  done
+}
+
 # modules.builtin has lines like "kernel/net/netfilter/nf_nat.ko", modules.dep "kernel/net/netfilter/xt_owner.ko.xz: ...".
 find_modules() {
-  local dir name rest file path pattern=
+  local dir name file path
   builtin=' '
   disk=' '
   modules_dir=
   first_line "$proc/sys/kernel/osrelease"
-  kernel=${line:-unknown}
+  kernel=${first:-unknown}
+  find_spellings
   for dir in /usr/lib /lib; do
     in_host "$dir/modules/$kernel" && [ -d "$found" ] && modules_dir=$found && break
   done
   [ -n "$modules_dir" ] || return 0
-  for rest in $names; do
-    pattern="$pattern|"
-    while [ "$rest" != "${rest#*_}" ]; do
-      pattern="$pattern${rest%%_*}[_-]"
-      rest=${rest#*_}
-    done
-    pattern=$pattern$rest
-  done
-  lines -Ho "^[^:]*/(${pattern#|})\.ko" "$modules_dir/modules.builtin" "$modules_dir/modules.dep"
+  lines -Ho "^[^:]*/($spellings)\.ko" "$modules_dir/modules.builtin" "$modules_dir/modules.dep"
   while read -r file; do
     path=${file##*/}
     with_underscores "${path%.ko}"
@@ -99,9 +109,10 @@ $text
 END
 }
 
-# Of files with the same name the first directory's counts.
+# Of files with the same name the first directory's counts. grep follows a link in this container and not on the host: links are
+# read one by one, where they lead to there.
 find_rules() {
-  local dir file any='' links='' pattern='^[[:blank:]]*(blacklist|install)[[:blank:]]'
+  local dir file files='' links='' pattern="^[[:blank:]]*(blacklist|install)[[:blank:]]+($spellings)([[:space:]]|$)"
   dirs=
   rules=
   set --
@@ -112,9 +123,9 @@ find_rules() {
     set -- "$@" "$found"/*.conf
   done
   for file; do
-    if [ -L "$file" ]; then links="$links$file$line_break"; elif [ -f "$file" ]; then any=yes; fi
+    if [ -L "$file" ]; then links="$links$file$line_break"; elif [ -f "$file" ]; then files=some; fi
   done
-  if [ -n "$any" ]; then
+  if [ -n "$files" ]; then
     lines -Hn "$pattern" "$@"
     add_rules '' "$text"
   fi
@@ -128,25 +139,24 @@ END
   find_kernel_rules
 }
 
-# add_rules LINK LINES: adds to $rules what grep has printed: "NUMBER:LINE" of file $found, to which LINK leads; or, if that is
-# empty, "FILE:NUMBER:LINE". A file's name ends in .conf, and may have a colon.
+# add_rules LINK LINES: adds to $rules what grep has printed: "NUMBER:LINE" of the file to which LINK leads; or, if that is empty,
+# "FILE:NUMBER:LINE". A file's name ends in .conf, and may have a colon.
 add_rules() {
   local link=$1 hit file number kind name
   set -f # a rule may have *
   while read -r hit; do
-    file=$found
+    file=$link
     if [ -z "$link" ]; then
       file=${hit%%.conf:[0-9]*}.conf
       hit=${hit#"$file:"}
-      [ ! -L "$file" ] || continue # grep has followed it in this container, not on the host
+      [ ! -L "$file" ] || continue
     fi
+    hidden "$file" && continue
     number=${hit%%:*}
-    hidden "${link:-$file}" && continue
     # shellcheck disable=SC2086 # words of a line
     set -- ${hit#*:}
     [ $# -ge 2 ] || continue
     with_underscores "$2"
-    in_set "$name" " $names " || continue
     kind=$1
     shift 2
     rules="$rules$kind $name ${file#"$host"}:$number${*:+ // $*}$line_break"
@@ -172,7 +182,7 @@ find_kernel_rules() {
   local word kind rest name
   set -f
   first_line "$proc/cmdline"
-  for word in $line; do
+  for word in $first; do
     case $word in module_blacklist=* | modprobe.blacklist=*) ;; *) continue ;; esac
     kind=${word%%=*}
     rest=${word#*=},
@@ -187,7 +197,7 @@ find_kernel_rules() {
 }
 
 find_os() {
-  local file text value
+  local file value line
   os=unknown
   os_id=none
   os_like=
@@ -212,7 +222,7 @@ find_os() {
     done <<END
 $text
 END
-    break
+    return
   done
 }
 
@@ -232,24 +242,22 @@ selected() {
 }
 
 node_facts() {
-  local unit tables='' family
+  local unit tables='' family table
   printf 'os %s\nos-id %s\nos-like %s\nos-version %s\nos-variant %s\n' "$os" "$os_id" "$os_like" "$os_version" "$os_variant"
   printf 'kernel %s\nmodules-dir %s\n' "$kernel" "${modules_dir#"$host"}"
   [ -z "$unread" ] || echo 'unread modules'
-
   first_line "$proc/sys/kernel/modules_disabled"
-  printf 'modules-disabled %s\n' "${line:-0}"
+  printf 'modules-disabled %s\n' "${first:-0}"
   # What the kernel runs to load a module on demand.
   first_line "$proc/sys/kernel/modprobe"
-  printf 'kernel.modprobe %s\n' "$line"
+  printf 'kernel.modprobe %s\n' "$first"
   # "none [integrity] confidentiality"
   first_line "$host/sys/kernel/security/lockdown"
-  line=${line#*\[}
-  printf 'lockdown %s\n' "${line%%\]*}"
+  first=${first#*\[}
+  printf 'lockdown %s\n' "${first%%\]*}"
   first_line "$host/sys/fs/selinux/enforce"
-  case $line in 1) line=enforcing ;; 0) line=permissive ;; *) line=off ;; esac
-  printf 'selinux %s\n' "$line"
-
+  case $first in 1) first=enforcing ;; 0) first=permissive ;; *) first=off ;; esac
+  printf 'selinux %s\n' "$first"
   # systemd has such a link for each unit that is active.
   for unit in firewalld nftables iptables ip6tables; do
     [ ! -L "$host/run/systemd/units/invocation:$unit.service" ] || printf 'service %s\n' "$unit"
@@ -257,7 +265,7 @@ node_facts() {
   # The host's own tables of iptables-legacy. Empty ones are there too, once something has looked at them.
   for family in ip ip6; do
     [ -r "$host/proc/1/net/${family}_tables_names" ] || continue
-    while read -r line; do tables="$tables $family/$line"; done <"$host/proc/1/net/${family}_tables_names"
+    while read -r table; do tables="$tables $family/$table"; done <"$host/proc/1/net/${family}_tables_names"
   done
   printf 'legacy-tables%s\n' "$tables"
 }

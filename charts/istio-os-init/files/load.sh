@@ -32,34 +32,42 @@ own=load
 end_at_once "$@"
 
 plan=${0%/*}/plan
+backends_file=${0%/*}/backends
 host=${ISTIO_OS_INIT_HOST:-/host}
 proc=${ISTIO_OS_INIT_PROC:-/proc}
-names_decide=${ISTIO_OS_INIT_NAMES_DECIDE:-false}
 limit=60
+
+# finish REASON SUBJECT: with that reason, or with none but those that there are.
+finish() {
+  [ $# -eq 0 ] || add_reason "$@"
+  conclude || :
+  exit 0
+}
 
 # begin_round: counts it, and has whatever the other containers recorded before count no more.
 begin_round() {
   read_outcome load || round=0
   round=$((round + 1))
   [ "${#round}" -le 9 ] || round=1
-  reasons=
+  no_reasons
   add_reason Loading "round $round"
   conclude || exit 0
-  reasons=
+  no_reasons
 }
 
 # Sets entries, the plan's, and names, a set of all that is asked about.
 read_plan() {
-  local entry backend needs name needs_of_backends=
+  local entry needs name others=
   entries=
   while read -r entry _; do
     case $entry in '' | '#'*) ;; *) entries="$entries $entry" ;; esac
   done <"$plan"
-  [ ! -r "${0%/*}/backends" ] ||
-    while read -r backend needs; do needs_of_backends="$needs_of_backends $needs"; done <"${0%/*}/backends"
+  if [ -r "$backends_file" ]; then
+    while read -r _ needs; do others="$others $needs"; done <"$backends_file"
+  fi
   names=' '
   IFS=' |'
-  for name in $entries $needs_of_backends; do in_set "$name" "$names" || names="$names$name "; done
+  for name in $entries $others; do in_set "$name" "$names" || names="$names$name "; done
   unset IFS
 }
 
@@ -74,9 +82,8 @@ read_loaded() {
 # modprobe_on_host NAME...: runs the host's own modprobe on all of them at once; it goes on after one that fails. Sets
 # $modprobe, and $text to what it said. chroot's 127: no modprobe in the host's PATH (the last entry is NixOS).
 modprobe_on_host() {
-  local path=/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin
   say "asking the host's modprobe, for at most $limit s: $*"
-  PATH=$path bounded "$limit" chroot "$host" modprobe -a -- "$@"
+  bounded "$limit" env PATH=/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin chroot "$host" modprobe -a -- "$@"
   case $? in
     0) modprobe=works ;;
     127) modprobe=none ;;
@@ -104,26 +111,25 @@ first_there() {
 
 # Each round tries one more alternative of the entries that no earlier alternative has satisfied; as a rule there is one round.
 # Sets errors, what modprobe has said.
+# shellcheck disable=SC2086 # a list of names, each a word
 load_plan() {
-  local pending=$entries entry name ask next
+  local pending=$entries entry ask next
   errors=
   modprobe=not-needed
   while [ -n "$pending" ]; do
     ask=
     for entry in $pending; do
-      name=${entry%%|*}
-      in_set "$name" "$loaded$builtin" || ask="$ask $name"
+      in_set "${entry%%|*}" "$loaded$builtin" || ask="$ask ${entry%%|*}"
     done
-    text=
-    # shellcheck disable=SC2086 # a list of names, each a word
-    [ -z "$ask" ] || modprobe_on_host $ask
-    read_loaded
-    errors="$errors$text$line_break"
+    if [ -n "$ask" ]; then
+      modprobe_on_host $ask
+      shorten 65536 "$text"
+      errors="$errors$shortened$line_break"
+      read_loaded
+    fi
     next=
     for entry in $pending; do
-      name=${entry%%|*}
-      in_set "$name" "$loaded$builtin" && continue
-      case $entry in *'|'*) next="$next ${entry#*|}" ;; esac
+      case $entry in *'|'*) in_set "${entry%%|*}" "$loaded$builtin" || next="$next ${entry#*|}" ;; esac
     done
     pending=$next
   done
@@ -133,10 +139,10 @@ load_plan() {
 # Sets newly, already, inside and missing.
 sort_plan() {
   local entry name
-  newly=''
-  already=''
-  inside=''
-  missing=''
+  newly=
+  already=
+  inside=
+  missing=
   for entry in $entries; do
     if ! first_there "$entry" "$loaded$builtin"; then
       first_there "$entry" "$disk" || name=${entry%%|*}
@@ -155,9 +161,12 @@ sort_plan() {
 
 # The words of modprobe on module $1.
 why() {
-  printf '%s' "$errors" | while read -r line; do
-    case "$line " in *"$1"[!A-Za-z0-9_]*) printf '%s' "${line#modprobe: }" && break ;; esac
-  done
+  local words
+  while read -r words; do
+    case "$words " in *"$1"[!A-Za-z0-9_]*) printf '%s' "${words#modprobe: }" && return ;; esac
+  done <<END
+$errors
+END
 }
 
 # Bits 16 and 18 of linux/capability.h.
@@ -166,7 +175,8 @@ capability_facts() {
   while read -r key value; do
     [ "$key" = CapEff: ] || continue
     for capability in 16:SYS_MODULE 18:SYS_CHROOT; do
-      if [ $((0x$value >> ${capability%:*} & 1)) -eq 1 ]; then has=yes; else has=no; fi
+      has=no
+      [ $((0x$value >> ${capability%:*} & 1)) -eq 0 ] || has=yes
       printf 'capability %s %s\n' "${capability#*:}" "$has"
     done
   done </proc/self/status
@@ -175,7 +185,7 @@ capability_facts() {
 # What each backend would find here, without trying it: that would make the kernel load what nothing needs.
 backend_facts() {
   local backend needs need found_out lacks name
-  [ -r "${0%/*}/backends" ] || return 0
+  [ -r "$backends_file" ] || return 0
   while read -r backend needs; do
     [ -n "$backend" ] || continue
     found_out=present
@@ -187,72 +197,48 @@ backend_facts() {
     [ -z "$lacks" ] || found_out="lacks$lacks"
     [ -n "$modules_dir" ] || [ "$found_out" = present ] || found_out=unknown
     printf 'backend %s %s\n' "$backend" "$found_out"
-  done <"${0%/*}/backends"
+  done <"$backends_file"
 }
 
 plan_facts() {
-  local name place
+  local name place found_out
   printf 'modprobe %s\n' "$modprobe"
   capability_facts
   for name in $newly; do printf 'module %s loaded-now\n' "$name"; done
   for name in $already; do printf 'module %s loaded-before\n' "$name"; done
   for name in $inside; do printf 'module %s built-in\n' "$name"; done
+  # a kernel that has no module at all, neither loaded nor on disk: names say nothing about it
+  place=monolithic
+  [ -z "${loaded# }" ] || place=unknown
+  [ -z "$modules_dir" ] || place=not-on-disk
   for name in $missing; do
-    if in_set "$name" "$disk"; then
-      place=on-disk
-    elif [ -n "$modules_dir" ]; then
-      place=not-on-disk
-    elif [ -n "${loaded# }" ]; then
-      place=unknown
-    else
-      # a kernel that has no module at all, neither loaded nor on disk: names say nothing about it
-      place=monolithic
-    fi
-    printf 'missing %s %s %s\n' "$name" "$place" "$(why "$name")"
+    if in_set "$name" "$disk"; then found_out=on-disk; else found_out=$place; fi
+    printf 'missing %s %s %s\n' "$name" "$found_out" "$(why "$name")"
   done
   [ -z "$rules" ] || printf '%s' "$rules" | sed 's/^/rule /'
   backend_facts
 }
 
-# record_facts FUNCTION...: what they print becomes the file facts. Bounded, as what the host's files say is.
+# record_facts TEXT: it becomes the file facts. Bounded, as what the host's files say is.
 record_facts() {
-  facts=$("$@")
+  facts=$1
   case ${#facts}$facts in
     ??????* | *[!\ -~$line_break]*) facts=$(printf '%s\n' "$facts" | clean | cut -b 1-600 | head -c 65536) ;;
   esac
-  put "$state/$own/facts" "$facts" && return
-  add_reason StateUnwritable load
-  conclude
-  exit 0
-}
-
-all_facts() {
-  node_facts
-  plan_facts
+  put "$state/$own/facts" "$facts" || finish StateUnwritable load
 }
 
 # leave_out: on a host that is not meant.
 leave_out() {
-  local is wanted
-  case $os_id in
-    none) is="the host has no os-release" ;;
-    *) is="the host's os-release says $os_id${os_like:+, like $os_like}" ;;
-  esac
-  wanted=$ISTIO_OS_INIT_OS_RELEASE
-  record_facts node_facts
+  local is="the host's os-release says $os_id${os_like:+, like $os_like}" wanted=$ISTIO_OS_INIT_OS_RELEASE
+  [ "$os_id" != none ] || is="the host has no os-release"
+  record_facts "$(node_facts)"
   ISTIO_OS_INIT_PERSIST=false persist
-  add_reason NotSelected "$is; nodes.osRelease is $wanted"
-  conclude
-  exit 0
+  finish NotSelected "$is; nodes.osRelease is $wanted"
 }
 
 begin_round
-[ -r "$plan" ] || {
-  add_reason PlanUnreadable "$plan"
-  conclude
-  exit 0
-}
-unread=
+[ -r "$plan" ] || finish PlanUnreadable "$plan"
 read_plan
 find_modules
 find_os
@@ -262,15 +248,13 @@ loaded_before=$loaded
 find_rules
 load_plan
 sort_plan
-record_facts all_facts
+record_facts "$(node_facts; plan_facts)"
 # shellcheck disable=SC2086 # lists of names
 persist $newly $already
-if [ "$names_decide" != true ]; then
-  add_reason ModulesLoaded "loaded now:${newly:- nothing}; loaded before:${already:- nothing}; built in:${inside:- nothing known}; not found:${missing:- nothing}"
-elif [ -n "$missing" ]; then
-  explain "$facts" '' ''
-else
-  add_reason ModulesFound "every module of the plan"
+if [ "${ISTIO_OS_INIT_NAMES_DECIDE:-false}" != true ]; then
+  finish ModulesLoaded "loaded now:${newly:- nothing}; loaded before:${already:- nothing}; built in:${inside:- nothing known}; not found:${missing:- nothing}"
+elif [ -z "$missing" ]; then
+  finish ModulesFound "every module of the plan"
 fi
-conclude
-exit 0
+explain "$facts" '' ''
+finish

@@ -1,7 +1,7 @@
 # shellcheck shell=dash
 # Sourced by every script: how a container speaks, how it records the one outcome, and how every other container reads it.
 #
-# A container writes to one directory, $state/OWN, which every other container mounts read-only. There:
+# A container writes to one directory, $state/$own, which every other container mounts read-only. There:
 #   outcome  "KEY VALUE" a line: round N (load counts them), uptime of the kernel in seconds, status True|False|Unknown; for
 #            each reason, most decisive first: reason NAME, subject, sentence, fix; at the end: error WHAT THE KERNEL SAID,
 #            backend NAME VERDICT
@@ -13,6 +13,7 @@
 # put FILE TEXT [sync]  the text becomes the file's content, whole or not at all, and never through a link.
 # bounded SECONDS COMMAND...  runs a program with a time limit; what it prints, up to 256 KiB, becomes $text. Exit code: the
 #                       program's; 124 if the time limit ended it.
+# fill TEXT             sets $filled to a text of ours, with the value of $name for each {name}.
 # add_reason NAME SUBJECT  adds a reason, with sentence and fix from the catalogue (file reasons), to $reasons.
 # tell TEXT             the container's termination message, which goes to the log too.
 # conclude              the container's one conclusion, from $reasons: outcome, log and termination message. Fails, having
@@ -20,6 +21,7 @@
 # read_outcome WRITER   sets $status, $round, $uptime, $reason, $line, $message, $error and $reasons from a writer's record; fails
 #                       if there is none, or none that makes sense.
 # find_outcome          the same for the node: see there. Sets $writer too.
+# no_reasons            forgets what was read: a conclusion begins anew.
 # quoted TEXT           sets $quoted: TEXT, printable ASCII, as a JSON string.
 # end_at_once "$@"      for the beginning of a script that waits for other programs: SIGTERM ends it.
 #
@@ -29,9 +31,6 @@
 export LC_ALL=C
 
 state=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}
-reasons=
-error=
-backends_found=
 line_break='
 '
 
@@ -73,13 +72,18 @@ bounded() {
   local seconds=$1 file="$state/$own/.output" code=0
   shift
   { [ -f "$file" ] && [ ! -L "$file" ]; } || rm -rf "$file"
-  (ulimit -f 512; trap '' XFSZ; exec timeout -k 5 "$seconds" "$@") >"$file" 2>&1 </dev/null || code=$?
-  data "$file" 262144
+  (ulimit -f 512 && trap '' XFSZ && exec timeout -k 5 "$seconds" "$@") >"$file" 2>&1 </dev/null || code=$?
+  data "$file" 262144 || :
   [ "$code" -ne 137 ] || code=124
   return "$code"
 }
 
-# fill TEXT: sets $filled to a text of the catalogue, with the value of $name for each {name}.
+# shorten LENGTH TEXT: sets $shortened.
+shorten() {
+  shortened=$2
+  [ "${#2}" -le "$1" ] || shortened=$(printf "%.$(($1 - 3))s..." "$2")
+}
+
 fill() {
   local rest=$1 name
   filled=
@@ -88,27 +92,31 @@ fill() {
     rest=${rest#*\{}
     name=${rest%%\}*}
     rest=${rest#*\}}
-    eval "filled=\$filled\${$name-}" # the catalogue is as much ours as this script
+    eval "filled=\$filled\${$name-}" # the text is as much ours as this script
   done
   filled=$filled$rest
 }
 
 add_reason() {
-  local name=$1 subject=$2 key value here=
-  reasons="${reasons}reason $name${line_break}subject $subject$line_break"
+  local name=$1 subject key value here=
+  shorten 600 "$2"
+  subject=$shortened
   while read -r key value || [ -n "$key" ]; do # a ConfigMap's last line may have no line break
-    if [ "$key" = reason ]; then
-      [ -z "$here" ] || break
-      [ "$value" != "$name" ] || here=yes
-    elif [ -n "$here" ]; then
-      case $key in
-        status) [ "$reasons" != "${reasons#"reason $name"}" ] && status=$value ;;
-        sentence | fix)
-          fill "$value"
-          reasons="$reasons$key $filled$line_break"
-          ;;
-      esac
-    fi
+    case $here$key in
+      reason)
+        [ "$value" = "$name" ] || continue
+        here=yes:
+        [ -n "$reasons" ] || status=
+        reasons="${reasons}reason $name${line_break}subject $subject$line_break"
+        ;;
+      yes:reason) return ;;
+      yes:status) status=${status:-$value} ;;
+      yes:sentence | yes:fix)
+        fill "$value"
+        shorten 1000 "$filled"
+        reasons="$reasons$key $shortened$line_break"
+        ;;
+    esac
   done <"${0%/*}/reasons"
 }
 
@@ -121,15 +129,17 @@ tell() {
 conclude() {
   local record uptime=0
   summarize
-  tell "$line${error:+$line_break  the kernel says: $error}"
   { read -r uptime _ </proc/uptime; } 2>/dev/null || :
   record="round ${round:-0}${line_break}uptime ${uptime%.*}${line_break}status $status$line_break$reasons"
   record="$record${error:+error $error$line_break}$backends_found"
-  put "$state/$own/outcome" "${record%"$line_break"}" && return
-  # What was there before would stand for what is known now.
-  rm -rf "$state/$own/outcome"
-  say "StateUnwritable: the outcome above cannot be recorded in $state/$own, so this node does not count as proven"
-  return 1
+  if put "$state/$own/outcome" "${record%"$line_break"}"; then
+    tell "$line${error:+$line_break  the kernel says: $error}"
+  else
+    # What was there before would stand for what is known now.
+    rm -rf "$state/$own/outcome"
+    tell "StateUnwritable: this node does not count as proven, since $state/$own cannot be written. Lost is: $line"
+    return 1
+  fi
 }
 
 # summarize: from $reasons, sets $reason, the first one's name; $line, which fits one line of a table; and $message, the
@@ -158,7 +168,8 @@ $reasons
 END
   [ "$count" -le 4 ] || also="$also and $((count - 4)) more"
   line="$reason: $subject${fix:+. Fix: $fix}${also:+. Also: $also}"
-  [ "${#message}" -le 1000 ] || message=$(printf '%.997s...' "$message")
+  shorten 1000 "$message"
+  message=$shortened
 }
 
 read_outcome() {
@@ -168,12 +179,10 @@ read_outcome() {
 # parse_outcome TEXT: fails if the record makes no sense.
 parse_outcome() {
   local key value
+  no_reasons
   round=
   uptime=0
   status=
-  error=
-  reasons=
-  backends_found=
   while read -r key value; do
     case $key in
       round) round=$value ;;
@@ -181,16 +190,21 @@ parse_outcome() {
       status) status=$value ;;
       error) error=$value ;;
       backend) backends_found="$backends_found$key $value$line_break" ;;
-      reason | subject | sentence | fix) reasons="$reasons$key $value$line_break" ;;
+      reason)
+        case $value in '' | *[!A-Za-z]*) return 1 ;; esac
+        [ "${#value}" -le 40 ] || return 1
+        reasons="$reasons$key $value$line_break"
+        ;;
+      subject | sentence | fix) reasons="$reasons$key $value$line_break" ;;
     esac
   done <<END
 $1
 END
   case $status in True | False | Unknown) ;; *) return 1 ;; esac
   case $round:$uptime in *[!0-9:]* | :* | *: | 0?*:* | *:0?*) return 1 ;; esac
+  [ "${#round}" -le 9 ] && [ "${#uptime}" -le 11 ] || return 1
   summarize
-  case $reason in '' | *[!A-Za-z]*) return 1 ;; esac
-  [ "${#round}" -le 9 ] && [ "${#uptime}" -le 11 ] && [ "${#reason}" -le 40 ]
+  [ -n "$reason" ]
 }
 
 # The node's outcome. load begins a round; in it verify, verify-traffic and watch may say more, each only as long as nothing is
@@ -218,6 +232,12 @@ find_outcome() {
   status=Unknown
   message='load and verify have not ended yet.'
   line="Proving: $message"
+}
+
+no_reasons() {
+  reasons=
+  error=
+  backends_found=
 }
 
 quoted() {

@@ -28,6 +28,7 @@ persist() {
 # owner: $persist_owner
 # To get rid of it: helm uninstall, or helm upgrade with persist.enabled=false. If the release is gone: remove this file."
   for name; do content="$content$line_break$name"; done
+  sweep
   [ -n "$persist_owner" ] && persist_is_free || return 0
   ! data "$persist_file" 65536 || [ "$text" != "$content" ] || return 0
   # Synced: after a crash a name without content is as bad as no file.
@@ -40,16 +41,19 @@ persist() {
 
 unpersist() {
   local words
-  [ -n "$persist_owner" ] || return 0
-  # of a run that was killed
-  [ ! -e "$persist_new" ] || rm -f "$persist_new" 2>/dev/null || :
-  persist_is_ours || return 0
+  sweep
+  [ -n "$persist_owner" ] && persist_is_ours || return 0
   if words=$(rm -f "$persist_file" 2>&1); then
     say "removed: $persist_file"
   else
     persist_warn "is not removed, so the node still loads its modules at boot" "$words"
     return 1
   fi
+}
+
+# What a run that was killed has left.
+sweep() {
+  [ -z "$persist_owner" ] || [ ! -e "$persist_new" ] || rm -f "$persist_new" 2>/dev/null || :
 }
 
 persist_is_ours() {

@@ -46,7 +46,7 @@ backend_used() {
 words() {
   local line known="unable to initialize table|_(ADD|APPEND) failed|Failed to initialize nft|no loaded kernel support|Couldn't load|No such file or directory|not supported|not permitted|denied"
   line=$(printf '%s\n' "$log" | grep -m 1 -E "$known" || printf '%s\n' "$log" | grep -m 1 ' error ')
-  case $line in *[0-9]Z' '*' '*) line=${line#*Z }; line=${line#* } ;; esac
+  case $line in *[0-9]Z' '*' '*) line=${line#*Z } line=${line#* } ;; esac
   line=${line#Command error: }
   line=${line##*exit status [0-9] }
   printf '%.500s' "${line#out: }"
@@ -118,15 +118,13 @@ begin() {
   elif [ "$status" != Unknown ]; then
     tell "$line" && exit 0
   fi
-  reasons=
-  error=
-  backends_found=
   data "$state/load/facts" 65536 || :
   facts=$text
   [ "$before" != "$round" ] || clean_slate "$@"
+  no_reasons
   add_reason Applying "$backends"
   conclude || exit 0
-  reasons=
+  no_reasons
 }
 
 begin "$@"

@@ -96,9 +96,8 @@ watch_modules() {
 
 # prove_again: ends the pod's process 1, which holds its namespaces, after the pause that is due. Does not return.
 prove_again() {
-  local pause
+  local pause=$((last_pause > 0 ? last_pause * 2 : first_pause))
   [ "$repair" = true ] || { say 'repair.enabled is false: delete this pod to load and prove again' && wait_for_deletion; }
-  pause=$((last_pause > 0 ? last_pause * 2 : first_pause))
   [ "$pause" -le "$longest" ] || pause=$longest
   [ "$reason$attempts" != ModuleGone0 ] || pause=0
   # without a count it could be a loop without a pause
@@ -122,16 +121,14 @@ find_outcome
 tell "$line"
 if [ "$status" = True ]; then
   watch_modules
-  reasons=
-  error=
-  backends_found=
+  no_reasons
   add_reason ModuleGone "${missing# }"
   conclude || :
   # The startup probe of a container that has started is not asked again: only a new start can say that the node is not ready.
   [ "$repair" = true ] && [ "$attempts" -eq 0 ] || exit 1
 elif [ "$status" = Unknown ]; then
   case $reason in '' | Loading) silent=load ;; Applying | ModulesLoaded) silent=verify ;; *) silent=verify-traffic ;; esac
-  reasons=
+  no_reasons
   add_reason StateUnwritable "$silent"
   conclude || :
 fi

@@ -1,7 +1,8 @@
 // Modprobe-stand-in takes modprobe's place in a fake host root, where the real one would act on the machine's own kernel.
 //
 // In:  modprobe -a -- NAME...; /stand-in/loadable: one module a line with its dependencies behind it; /stand-in/refused: one
-// module a line with the kernel's words behind it; /stand-in/busy: it takes a minute.
+// module a line with the kernel's words behind it; /stand-in/busy: it takes a minute; /stand-in/daemon: it leaves one behind that
+// holds its output for a minute; /stand-in/noise: how many bytes it prints before anything else.
 // Out: /proc/modules, with each loaded module and its dependencies added; /stand-in/calls, with the names of each call.
 // Exit: 0; 1 if one of the names could not be loaded. Its messages are kmod's own (tools/modprobe.c), which goes on after a
 // name that fails.
@@ -11,16 +12,35 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
 func main() {
+	if os.Args[1] == "daemon" {
+		time.Sleep(time.Minute)
+		return
+	}
 	names := os.Args[slices.Index(os.Args, "--")+1:]
 	write("/stand-in/calls", strings.Join(names, " ")+"\n")
 	if _, err := os.Stat("/stand-in/busy"); err == nil {
 		time.Sleep(time.Minute)
+	}
+	if _, err := os.Stat("/stand-in/daemon"); err == nil {
+		daemon := exec.Command("/usr/sbin/modprobe", "daemon")
+		daemon.Stdout, daemon.Stderr = os.Stdout, os.Stderr
+		if err := daemon.Start(); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if noise, err := os.ReadFile("/stand-in/noise"); err == nil {
+		size, _ := strconv.Atoi(string(noise))
+		for line := strings.Repeat("noise ", 20) + "\n"; size > 0; size -= len(line) {
+			fmt.Fprint(os.Stderr, line)
+		}
 	}
 	loadable, refused := table("/stand-in/loadable"), table("/stand-in/refused")
 	failed := false
