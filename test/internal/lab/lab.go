@@ -446,9 +446,9 @@ func (r *Release) TryExecIn(node, container string, command ...string) (string, 
 		VersionedParams(options, scheme.ParameterCodec).URL()
 	executor, err := remotecommand.NewSPDYExecutor(Config(r.t), "POST", target)
 	require.NoError(r.t, err)
-	var output bytes.Buffer
-	err = executor.StreamWithContext(r.t.Context(), remotecommand.StreamOptions{Stdout: &output, Stderr: &output})
-	return output.String(), err
+	var output, errors bytes.Buffer
+	err = executor.StreamWithContext(r.t.Context(), remotecommand.StreamOptions{Stdout: &output, Stderr: &errors})
+	return output.String() + errors.String(), err
 }
 
 // Left returns every object in the release's namespace, of whatever kind, that is not Kubernetes' own.
