@@ -148,6 +148,7 @@ func TestEveryReasonIsGivenWithoutAHole(t *testing.T) {
 		"ModuleRefused":     onHost(fault{refused: "xt_owner Exec format error\n", files: dep}),
 		"ModulesDisabled":   onHost(fault{refused: "xt_owner Operation not permitted\n", files: with("proc/sys/kernel/modules_disabled", "1\n")}),
 		"ModprobeMissing":   onHost(fault{files: dep, breaks: func(s *sandbox) { require.NoError(s.t, os.Remove(s.path("host/usr/sbin/modprobe"))) }}),
+		"ModprobeHangs":     onHost(fault{files: dep, breaks: func(s *sandbox) { s.hurried().write("host/stand-in/busy", "") }}),
 		"CapabilityRefused": onHost(fault{files: dep, breaks: func(s *sandbox) {
 			s.objects.DaemonSets[0].Spec.Template.Spec.InitContainers[0].SecurityContext.Capabilities.Add = nil
 		}}),

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -146,11 +148,22 @@ func (s *sandbox) inPod(commands ...[]string) result {
 		script = append(script, strings.Join(quoted(words), " "))
 	}
 	script = append(script, s.after)
-	command := exec.CommandContext(s.t.Context(), "/bin/sh", "-c", strings.Join(script, "\n"))
+	command := exec.CommandContext(s.patience(), "/bin/sh", "-c", strings.Join(script, "\n"))
 	command.Env = s.env
 	command.Dir = "/"
 	command.SysProcAttr = namespaces()
 	return s.ended(command)
+}
+
+// initContainers are the names of those that end.
+func (s *sandbox) initContainers() []string {
+	var names []string
+	for _, container := range s.objects.Pod(s.t).InitContainers {
+		if container.RestartPolicy == nil {
+			names = append(names, container.Name)
+		}
+	}
+	return names
 }
 
 // contained is a command that, in a mount namespace of its own, becomes the container with the command in it.
@@ -228,15 +241,23 @@ func (s *sandbox) exec(name string, command ...string) result {
 	s.t.Helper()
 	needNamespaces(s.t)
 	words := s.contained(s.container(name), command...)
-	running := exec.CommandContext(s.t.Context(), words[0], words[1:]...)
+	running := exec.CommandContext(s.patience(), words[0], words[1:]...)
 	running.Env = s.env
 	running.SysProcAttr = mountNamespace()
 	return s.ended(running)
 }
 
+// patience ends what hangs before it ends the whole run.
+func (s *sandbox) patience() context.Context {
+	patience, cancel := context.WithTimeout(s.t.Context(), 3*time.Minute)
+	s.t.Cleanup(cancel)
+	return patience
+}
+
 // ended runs a command to its end.
 func (s *sandbox) ended(command *exec.Cmd) result {
 	s.t.Helper()
+	command.WaitDelay = time.Second // for who holds its output still
 	output, err := command.CombinedOutput()
 	var failure *exec.ExitError
 	if err != nil && !errors.As(err, &failure) {

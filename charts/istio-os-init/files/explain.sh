@@ -162,7 +162,7 @@ explain() {
   sort_missing
   [ -z "$all" ] || reason_for CapabilityRefused $no_capability
   [ "$modules_disabled" != 1 ] || reason_for ModulesDisabled $not_asked
-  case $modprobe in none | cannot-run) reason_for ModprobeMissing $all ;; esac
+  case $modprobe in none | cannot-run) reason_for ModprobeMissing $all ;; hangs) reason_for ModprobeHangs $all ;; esac
   [ -z "$unread" ] || reason_for HostUnreadable $all
   [ "$backend" != legacy ] || unavailable
   find_package

@@ -242,7 +242,7 @@ selected() {
 }
 
 node_facts() {
-  local unit tables='' family table
+  local unit tables='' family file table
   printf 'os %s\nos-id %s\nos-like %s\nos-version %s\nos-variant %s\n' "$os" "$os_id" "$os_like" "$os_version" "$os_variant"
   printf 'kernel %s\nmodules-dir %s\n' "$kernel" "${modules_dir#"$host"}"
   [ -z "$unread" ] || echo 'unread modules'
@@ -264,8 +264,9 @@ node_facts() {
   done
   # The host's own tables of iptables-legacy. Empty ones are there too, once something has looked at them.
   for family in ip ip6; do
-    [ -r "$host/proc/1/net/${family}_tables_names" ] || continue
-    while read -r table; do tables="$tables $family/$table"; done <"$host/proc/1/net/${family}_tables_names"
+    file=$host/proc/1/net/${family}_tables_names
+    [ -f "$file" ] && [ -r "$file" ] || continue
+    while read -r table; do tables="$tables $family/$table"; done <"$file"
   done
   printf 'legacy-tables%s\n' "$tables"
 }

@@ -14,7 +14,7 @@
 #      ISTIO_OS_INIT_PROC            where proc is mounted. Default /proc.
 # Out: the outcome (outcome.sh), and beside it facts, "KEY VALUE" a line, for people, watch, verify and report: node_facts
 #      (facts.sh), then
-#        modprobe works|failed|none|cannot-enter|cannot-run|not-needed
+#        modprobe works|failed|hangs|none|cannot-enter|cannot-run|not-needed
 #        capability SYS_MODULE|SYS_CHROOT yes|no
 #        module NAME loaded-now|loaded-before|built-in
 #        missing NAME on-disk|not-on-disk|unknown|monolithic MODPROBE'S WORDS   of a|b the first on disk, or a
@@ -89,12 +89,13 @@ modprobe_on_host() {
     127) modprobe=none ;;
     125) modprobe=cannot-enter ;;
     126) modprobe=cannot-run ;;
+    124) modprobe=hangs ;;
     *) modprobe=failed ;;
   esac
   case $modprobe in
     none) say "warning: the host has no modprobe; its modules stay as they are: $text" ;;
     cannot-*) say "warning: the host's modprobe cannot be run; its modules stay as they are: $text" ;;
-    failed) say "modprobe on the host: $text" ;;
+    failed | hangs) say "modprobe on the host: $text" ;;
   esac
 }
 
@@ -126,6 +127,7 @@ load_plan() {
       shorten 65536 "$text"
       errors="$errors$shortened$line_break"
       read_loaded
+      [ "$modprobe" != hangs ] || return 0 # and would again
     fi
     next=
     for entry in $pending; do

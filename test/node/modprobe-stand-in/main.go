@@ -31,7 +31,7 @@ func main() {
 	}
 	if _, err := os.Stat("/stand-in/daemon"); err == nil {
 		daemon := exec.Command("/usr/sbin/modprobe", "daemon")
-		daemon.Stdout, daemon.Stderr = os.Stdout, os.Stderr
+		daemon.Stdin, daemon.Stdout, daemon.Stderr = os.Stdin, os.Stdout, os.Stderr
 		if err := daemon.Start(); err != nil {
 			log.Fatal(err)
 		}
