@@ -164,7 +164,7 @@ func onOneNode(t *testing.T) string {
 func driftingLoad(t *testing.T, unless string) string {
 	t.Helper()
 	broken := chart.Copy(t)
-	file, behind := filepath.Join(broken, "files", "load.sh"), "\nrecord_facts \"$(node_facts; plan_facts)\"\n"
+	file, behind := filepath.Join(broken, "files", "load.sh"), "\nrecord_facts \"$(all_facts)\"\n"
 	content, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.Contains(t, string(content), behind)

@@ -221,6 +221,11 @@ plan_facts() {
   backend_facts
 }
 
+all_facts() {
+  node_facts
+  plan_facts
+}
+
 # record_facts TEXT: it becomes the file facts. Bounded, as what the host's files say is.
 record_facts() {
   facts=$1
@@ -250,7 +255,7 @@ loaded_before=$loaded
 find_rules
 load_plan
 sort_plan
-record_facts "$(node_facts; plan_facts)"
+record_facts "$(all_facts)"
 # shellcheck disable=SC2086 # lists of names
 persist $newly $already
 if [ "${ISTIO_OS_INIT_NAMES_DECIDE:-false}" != true ]; then
