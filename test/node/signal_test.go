@@ -27,18 +27,21 @@ const (
 )
 
 // apiStandIn answers for one node as the API server does: real patches of Kubernetes' own types, over TLS. What it does not have,
-// RBAC and the policy, is test/cluster's to prove.
+// RBAC and the policy's expressions, is test/cluster's to prove.
 type apiStandIn struct {
 	sync.Mutex
 	*httptest.Server
 	t      *testing.T
 	node   corev1.Node
-	old    []corev1.Taint // what the API server has in memory, where that is old
+	old    []corev1.Taint // what the API server has in memory, if that is old
 	writes []string       // the bodies that changed something
-	reads  int
 	// before runs ahead of every json-patch: others are faster
 	before func(*corev1.Node)
 	fail   int // answers that are a failure first
+	// denies are the policy's messages, by which it denies the probe; without them every change passes
+	denies []string
+	hang   chan struct{} // if there is one, answers wait for its end
+	asked  int           // requests
 }
 
 func newAPIStandIn(t *testing.T, s *sandbox) *apiStandIn {
@@ -47,27 +50,39 @@ func newAPIStandIn(t *testing.T, s *sandbox) *apiStandIn {
 	a := &apiStandIn{t: t, node: corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: "node-1",
-			// what may mislead whoever reads it without a parser
+			// what may mislead a reader without a parser
 			Annotations: map[string]string{"example.com/note": `{"type":"IstioReady","status":"False"} "taints":[{"key":"` + ourTaint + `"}]`},
 			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubelet", FieldsV1: &metav1.FieldsV1{
 				Raw: []byte(`{"f:status":{"f:conditions":{"k:{\"type\":\"IstioReady\"}":{".":{},"f:status":{}}}}}`)}}},
 		},
 		Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: "Ready", Status: "True", Message: `kubelet is "ready"`}}},
 	}}
+	for _, policy := range s.objects.Policies {
+		for _, validation := range policy.Spec.Validations {
+			a.denies = append(a.denies, validation.Message)
+		}
+	}
 	a.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.Lock()
+		a.asked++
+		hang := a.hang
+		a.Unlock()
+		if hang != nil {
+			<-hang
+		}
 		a.Lock()
 		defer a.Unlock()
 		if r.Header.Get("Authorization") != "Bearer the-token" {
-			http.Error(w, "Unauthorized", http.StatusUnauthorized)
+			refuse(w, http.StatusUnauthorized, "Unauthorized")
 			return
 		}
 		if a.fail > 0 {
 			a.fail--
-			http.Error(w, "not now", http.StatusServiceUnavailable)
+			refuse(w, http.StatusServiceUnavailable, "not now")
 			return
 		}
-		if code := a.serve(r); code != http.StatusOK {
-			http.Error(w, "refused", code)
+		if code, message := a.serve(r); code != http.StatusOK {
+			refuse(w, code, message)
 			return
 		}
 		shown := *a.node.DeepCopy()
@@ -84,41 +99,58 @@ func newAPIStandIn(t *testing.T, s *sandbox) *apiStandIn {
 	return a
 }
 
-// serve applies a request to the node and returns the code of its answer.
-func (a *apiStandIn) serve(r *http.Request) int {
+// refuse answers with an error as the API server does.
+func refuse(w http.ResponseWriter, code int, message string) {
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Failure", Message: message, Reason: "x", Code: int32(code)})
+}
+
+// serve applies a request to the node and returns the code of its answer, and the message of an error.
+func (a *apiStandIn) serve(r *http.Request) (int, string) {
 	status := r.URL.Path == "/api/v1/nodes/node-1/status"
 	if !status && r.URL.Path != "/api/v1/nodes/node-1" {
-		return http.StatusNotFound
+		return http.StatusNotFound, "not found"
 	}
 	if r.Method == http.MethodGet && !status {
-		a.reads++
-		return http.StatusOK
+		return http.StatusOK, ""
 	}
 	body, err := io.ReadAll(r.Body)
-	if err != nil || r.Method != http.MethodPatch || r.URL.Query().Get("fieldManager") != "istio-system/istio-os-init" {
-		return http.StatusMethodNotAllowed
+	query, kind := r.URL.Query(), r.Header.Get("Content-Type")
+	if err != nil || r.Method != http.MethodPatch || query.Get("fieldManager") != "istio-system/istio-os-init" {
+		return http.StatusMethodNotAllowed, "no such method"
 	}
-	jsonPatch := r.Header.Get("Content-Type") == "application/json-patch+json"
-	if jsonPatch && a.before != nil {
+	if query.Get("dryRun") == "All" {
+		return a.tryOut(string(body))
+	}
+	if kind == "application/json-patch+json" && a.before != nil {
 		a.before(&a.node)
 	}
 	before, _ := json.Marshal(a.node)
 	var after []byte
-	if jsonPatch {
+	switch kind {
+	case "application/json-patch+json":
 		patch, err := jsonpatch.DecodePatch(body)
 		if err != nil {
-			return http.StatusBadRequest
+			return http.StatusBadRequest, err.Error()
 		}
 		if after, err = patch.Apply(before); err != nil {
-			return http.StatusUnprocessableEntity // "the server rejected our request due to an error in our request"
+			return http.StatusUnprocessableEntity, "the server rejected our request due to an error in our request"
 		}
-	} else if after, err = strategicpatch.StrategicMergePatch(before, body, corev1.Node{}); err != nil {
-		return http.StatusBadRequest
+	case "application/apply-patch+yaml": // what it applies has the list's key, and so merges as a strategic patch does
+		if !status || query.Get("force") != "true" {
+			return http.StatusConflict, "conflict"
+		}
+		fallthrough
+	case "application/strategic-merge-patch+json":
+		if after, err = strategicpatch.StrategicMergePatch(before, body, corev1.Node{}); err != nil {
+			return http.StatusBadRequest, err.Error()
+		}
 	}
 	var node corev1.Node
-	if json.Unmarshal(after, &node) != nil {
-		return http.StatusBadRequest
+	if err := json.Unmarshal(after, &node); err != nil {
+		return http.StatusBadRequest, err.Error()
 	}
+	node.TypeMeta = metav1.TypeMeta{}
 	if status {
 		node.Spec = a.node.Spec
 	} else {
@@ -128,7 +160,21 @@ func (a *apiStandIn) serve(r *http.Request) int {
 	if now, _ := json.Marshal(node); string(now) != string(before) {
 		a.writes = append(a.writes, string(body))
 	}
-	return http.StatusOK
+	return http.StatusOK, ""
+}
+
+// tryOut answers the probe: by the message of the rendered policy that is about what the body changes.
+func (a *apiStandIn) tryOut(body string) (int, string) {
+	about := "condition but IstioReady"
+	if strings.Contains(body, "metadata") {
+		about = "metadata"
+	}
+	for _, message := range a.denies {
+		if strings.Contains(message, about) {
+			return http.StatusUnprocessableEntity, `nodes "node-1" is forbidden: ValidatingAdmissionPolicy 'x' with binding 'x' denied request: ` + message
+		}
+	}
+	return http.StatusOK, ""
 }
 
 func (a *apiStandIn) condition() corev1.NodeCondition {
@@ -155,8 +201,14 @@ func (a *apiStandIn) taints() []string {
 func (a *apiStandIn) waitFor(status corev1.ConditionStatus, reason string) corev1.NodeCondition {
 	a.t.Helper()
 	require.Eventually(a.t, func() bool { now := a.condition(); return now.Status == status && now.Reason == reason },
-		8*time.Second, 20*time.Millisecond, "not %s %s", status, reason)
+		soon, 20*time.Millisecond, "not %s %s", status, reason)
 	return a.condition()
+}
+
+// waitForRequests waits until signal has asked so often.
+func (a *apiStandIn) waitForRequests(count int) {
+	a.t.Helper()
+	require.Eventually(a.t, func() bool { a.Lock(); defer a.Unlock(); return a.asked >= count }, soon, 10*time.Millisecond)
 }
 
 // newSignal is a node that was booted an hour ago, with its signal running.
@@ -165,94 +217,141 @@ func newSignal(t *testing.T, values string, prepare ...func(*sandbox, *apiStandI
 	s := newSandbox(t, values)
 	a := newAPIStandIn(t, s)
 	s.write("host/proc/stat", fmt.Sprintf("cpu  1 2 3\nbtime %d\n", time.Now().Add(-time.Hour).Unix()))
+	s.write("host/proc/uptime", "3600.00 1.00\n")
+	for _, writer := range []string{"load", "verify", "traffic", "watch"} {
+		require.NoError(t, os.MkdirAll(s.path("state/"+writer), 0o755))
+	}
 	for _, prepare := range prepare {
 		prepare(s, a)
 	}
 	command, log := s.startAs(s.objects.Container(t, "signal"), "ISTIO_OS_INIT_NODE=node-1")
 	return s, a, func() string {
 		require.NoError(t, command.Process.Signal(syscall.SIGTERM))
-		require.Zero(t, wait(t, command, time.Second))
+		wait(t, command, time.Second)
 		return log.String()
 	}
 }
 
-func (s *sandbox) tell(line string) { s.write("state/condition", line+"\n") }
+// tell records what the writers conclude in their volumes, as outcome.sh does: whole or not at all. load has begun the round.
+func (s *sandbox) tell(round int, writer, status, reason string, more ...string) {
+	s.t.Helper()
+	records := map[string]string{"load": "status Unknown\nreason ModulesLoaded\nsentence The host's modprobe has been asked for the plan.\n"}
+	if status != "" {
+		records[writer] = strings.Join(append([]string{"status " + status, "reason " + reason}, more...), "\n") + "\n"
+	}
+	for writer, record := range records {
+		file := "state/" + writer + "/outcome"
+		s.write(file+".new", fmt.Sprintf("round %d\nuptime 1\n%s", round, record))
+		require.NoError(s.t, os.Rename(s.path(file+".new"), s.path(file)))
+	}
+}
 
-func TestTheConditionFollowsWhatTheScriptsFindOut(t *testing.T) {
+const oneCondition = "signals: {nodeCondition: {enabled: true}}"
+
+func TestTheConditionFollowsWhatThePodConcludes(t *testing.T) {
 	t.Parallel()
 	s, a, stop := newSignal(t, signals)
 	first := a.waitFor("Unknown", "Proving")
 	require.WithinDuration(t, time.Now(), first.LastTransitionTime.Time, 5*time.Second)
 
-	s.write("state/verdict", "verdict refused\nwords x\nreason ModuleNotOnDisk\nsentence Kernel 5 has no \"nat\" \\ table.\nfix dnf install it\n"+
-		"reason ModuleBlocklisted\nsentence A list.\nfix remove it\n")
-	s.tell("False ModuleNotOnDisk: iptable_nat. Fix: dnf install it. Also: ModuleBlocklisted")
+	s.tell(1, "verify", "False", "ModuleNotOnDisk", "subject iptable_nat", `sentence Kernel 5 has no "nat" \ table.`, "fix dnf install it",
+		"reason ModuleBlocklisted", "sentence A list.", "fix remove it")
 	failed := a.waitFor("False", "ModuleNotOnDisk")
 	require.Equal(t, `Kernel 5 has no "nat" \ table. Fix: dnf install it. Also ModuleBlocklisted: A list. Fix: remove it.`, failed.Message)
 
 	// another reason, the same status
 	time.Sleep(time.Second)
-	s.tell("False TrafficNotRedirected: rules are applied. Fix: look")
-	changed := a.waitFor("False", "TrafficNotRedirected")
-	require.Equal(t, "rules are applied. Fix: look", changed.Message, "the verdict is about something else")
+	s.tell(1, "verify", "False", "RulesRejected", "sentence The kernel refuses them.", "fix look")
+	changed := a.waitFor("False", "RulesRejected")
 	require.Equal(t, failed.LastTransitionTime, changed.LastTransitionTime)
 	require.True(t, changed.LastHeartbeatTime.After(failed.LastHeartbeatTime.Time))
 
-	s.tell("True RedirectionProven: it works")
+	s.tell(2, "traffic", "True", "RedirectionProven", "sentence It works.")
 	proven := a.waitFor("True", "RedirectionProven")
 	require.True(t, proven.LastTransitionTime.After(failed.LastTransitionTime.Time))
 
 	time.Sleep(4500 * time.Millisecond)
 	require.Len(t, a.writes, 4, "it writes although nothing has changed: %s", a.writes)
-	require.Contains(t, stop(), "IstioReady True RedirectionProven: it works\n")
+	require.Contains(t, stop(), "IstioReady True RedirectionProven: It works.\n")
 	require.Equal(t, proven, a.condition(), "it writes at its end")
 	require.Len(t, a.node.Status.Conditions, 2)
 }
 
-// Whoever rolls the DaemonSet must not see every node as not proven for a while; a boot is another matter.
-func TestAProofOfThePodBeforeStandsUntilTheNextOneUnlessTheNodeWasBooted(t *testing.T) {
+// A roll of the DaemonSet must not make every node's condition Unknown for a while; a boot is another matter.
+func TestAProofOfThePodBeforeIsLeftOnlyIfItIsOfThisBoot(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
-		told time.Duration
+		ago  time.Duration
 		want corev1.ConditionStatus
 	}{
-		"in this boot":    {30 * time.Minute, "True"},
-		"before the boot": {2 * time.Hour, "Unknown"},
+		"in this boot":              {30 * time.Minute, "True"},
+		"before the boot":           {2 * time.Hour, "Unknown"},
+		"by a clock that was wrong": {-2 * time.Hour, "Unknown"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			told := metav1.NewTime(time.Now().Add(-row.told).Truncate(time.Second))
-			_, a, stop := newSignal(t, "signals: {nodeCondition: {enabled: true}}", func(_ *sandbox, a *apiStandIn) {
-				a.node.Status.Conditions = append(a.node.Status.Conditions, corev1.NodeCondition{
-					Type: "IstioReady", Status: "True", LastHeartbeatTime: told, LastTransitionTime: told, Reason: "RedirectionProven", Message: "a } brace"})
-			})
+			_, a, stop := newSignal(t, oneCondition, provenBefore(row.ago))
+			a.waitForRequests(2) // the policy, and the node as it is
 			time.Sleep(1500 * time.Millisecond)
-			require.Equal(t, row.want, a.condition().Status)
+			require.Eventually(t, func() bool { return row.want == a.condition().Status }, soon, 20*time.Millisecond)
 			stop()
 		})
 	}
 }
 
-func TestTheTaintGoesWithTheProofAndNoOtherTaintDoes(t *testing.T) {
+// provenBefore gives the node the proof of a pod that was there before.
+func provenBefore(ago time.Duration) func(*sandbox, *apiStandIn) {
+	at := metav1.NewTime(time.Now().Add(-ago).Truncate(time.Second))
+	return func(_ *sandbox, a *apiStandIn) {
+		a.node.Status.Conditions = append(a.node.Status.Conditions, corev1.NodeCondition{
+			Type: "IstioReady", Status: "True", LastHeartbeatTime: at, LastTransitionTime: at, Reason: "RedirectionProven", Message: `a } "brace"`})
+	}
+}
+
+func TestAnOldProofIsLeftForTenMinutesBesideAPodThatConcludesNothing(t *testing.T) {
+	t.Parallel()
+	s, a, stop := newSignal(t, oneCondition, provenBefore(time.Minute))
+	s.tell(1, "load", "Unknown", "Loading", "sentence The modules are being loaded.")
+	time.Sleep(2500 * time.Millisecond)
+	s.write("host/proc/uptime", "4199.99 1.00\n") // 599 seconds on
+	time.Sleep(2500 * time.Millisecond)
+	require.EqualValues(t, "True", a.condition().Status)
+	s.write("host/proc/uptime", "4201.00 1.00\n")
+	a.waitFor("Unknown", "NotProven")
+
+	s.tell(1, "traffic", "True", "RedirectionProven", "sentence It works.")
+	a.waitFor("True", "RedirectionProven")
+	// a new round begins, and its own ten minutes
+	s.write("host/proc/uptime", "9000.00 1.00\n")
+	time.Sleep(2500 * time.Millisecond)
+	s.tell(2, "", "", "")
+	time.Sleep(2500 * time.Millisecond)
+	require.EqualValues(t, "True", a.condition().Status)
+	s.write("host/proc/uptime", "9601.00 1.00\n")
+	a.waitFor("Unknown", "NotProven")
+	stop()
+}
+
+func TestTheTaintIsRemovedWithTheProofAndNoOtherTaintIs(t *testing.T) {
 	t.Parallel()
 	others := []corev1.Taint{{Key: "a", Effect: "NoSchedule"}, {Key: ourTaint + "-of-another", Effect: "NoSchedule"}, {Key: "b", Value: ourTaint, Effect: "NoExecute", TimeAdded: new(metav1.Now().Rfc3339Copy())}}
 	s, a, stop := newSignal(t, signals, func(_ *sandbox, a *apiStandIn) {
 		a.node.Spec.Taints = []corev1.Taint{others[0], {Key: ourTaint, Value: "x", Effect: "NoSchedule"}, others[1], {Key: ourTaint, Effect: "NoExecute"}, others[2]}
 	})
 	a.waitFor("Unknown", "Proving")
-	s.tell("False RulesRejected: no")
+	s.tell(1, "verify", "False", "RulesRejected", "sentence No.")
 	a.waitFor("False", "RulesRejected")
 	time.Sleep(2500 * time.Millisecond)
-	require.Len(t, a.taints(), 5, "the taint of a node that is not proven is gone")
+	require.Len(t, a.taints(), 5, "the taint of a node that is not proven is removed")
 
-	s.tell("True RedirectionProven: yes")
-	require.Eventually(t, func() bool { return len(a.taints()) == 3 }, 6*time.Second, 20*time.Millisecond)
+	s.tell(2, "traffic", "True", "RedirectionProven", "sentence Yes.")
+	require.Eventually(t, func() bool { return len(a.taints()) == 3 }, soon, 20*time.Millisecond)
 	require.Equal(t, []string{"a", ourTaint + "-of-another", "b"}, a.taints())
 	require.Contains(t, stop(), `taint removed: {"key":"`+ourTaint+`","value":"x","effect":"NoSchedule"}`)
 }
 
 // Between the look and the patch others may do anything.
-func TestATaintThatComesAtTheSameMomentIsNotLost(t *testing.T) {
+func TestATaintThatIsAddedAtTheSameMomentIsNotLost(t *testing.T) {
 	t.Parallel()
 	times := 0
 	s, a, stop := newSignal(t, signals, func(_ *sandbox, a *apiStandIn) {
@@ -263,8 +362,8 @@ func TestATaintThatComesAtTheSameMomentIsNotLost(t *testing.T) {
 			}
 		}
 	})
-	s.tell("True RedirectionProven: yes")
-	require.Eventually(t, func() bool { return len(a.taints()) == 7 && times == 7 }, 20*time.Second, 20*time.Millisecond)
+	s.tell(1, "traffic", "True", "RedirectionProven", "sentence Yes.")
+	require.Eventually(t, func() bool { return len(a.taints()) == 7 && times == 7 }, soon, 20*time.Millisecond)
 	require.Equal(t, []string{"new-6", "new-5", "new-4", "new-3", "new-2", "new-1", "there"}, a.taints())
 	require.Contains(t, stop(), "422")
 }
@@ -275,73 +374,73 @@ func TestATaintIsFoundAlthoughTheAPIServersMemoryIsOld(t *testing.T) {
 		a.node.Spec.Taints = []corev1.Taint{{Key: "there"}, {Key: ourTaint}}
 		a.old = []corev1.Taint{{Key: ourTaint}}
 	})
-	s.tell("True RedirectionProven: yes")
+	s.tell(1, "traffic", "True", "RedirectionProven", "sentence Yes.")
 	a.waitFor("True", "RedirectionProven")
-	require.Eventually(t, func() bool { return len(a.taints()) == 1 }, 20*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return len(a.taints()) == 1 }, soon, 20*time.Millisecond)
 	require.Equal(t, []string{"there"}, a.taints(), "the patch has hit another taint")
 	stop()
 }
 
-func TestSignalGoesOnTryingAndSaysOnceWhyItCannot(t *testing.T) {
+func TestSignalTriesAgainAndSaysOnceWhyItCannotWrite(t *testing.T) {
 	t.Parallel()
-	s, a, stop := newSignal(t, "signals: {nodeCondition: {enabled: true}}", func(_ *sandbox, a *apiStandIn) { a.fail = 2 })
-	s.tell("True RedirectionProven: yes")
-	require.Eventually(t, func() bool { return a.condition().Status == "True" }, 20*time.Second, 50*time.Millisecond)
-	require.Equal(t, 1, strings.Count(stop(), "warning: "))
+	s, a, stop := newSignal(t, oneCondition, func(_ *sandbox, a *apiStandIn) { a.fail = 2 })
+	s.tell(1, "traffic", "True", "RedirectionProven", "sentence Yes.")
+	require.Eventually(t, func() bool { return a.condition().Status == "True" }, soon, 50*time.Millisecond)
+	log := stop()
+	require.Equal(t, 1, strings.Count(log, "warning: "))
+	require.Regexp(t, `warning: check_policy: curl: .*503: not now\n`, log, "the API server's own message is missing")
 }
 
-func TestAPodThatFindsNothingOutSaysSo(t *testing.T) {
+// Helm applies the policy after the pods, and an administrator may forbid policies: a token that nothing limits is not used.
+func TestSignalWritesNothingUntilAPolicyLimitsItsToken(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t, "signals: {nodeCondition: {enabled: true}}")
-	script := s.read("config/signal.sh")
-	require.Contains(t, script, "waited=0\n")
-	s.write("config/signal.sh", strings.Replace(script, "waited=0\n", "waited=298\n", 1)) // five minutes are too long for a test
-	a := newAPIStandIn(t, s)
-	s.write("host/proc/stat", "btime 1\n")
-	s.startAs(s.objects.Container(t, "signal"), "ISTIO_OS_INIT_NODE=node-1")
-	a.waitFor("Unknown", "Proving")
-	a.waitFor("Unknown", "NotProven")
-}
-
-// The scripts tell it in the file that signal reads, whatever the pod does about it.
-func TestWhatEndsAContainerIsTheNodesCondition(t *testing.T) {
-	t.Parallel()
-	for name, row := range map[string]struct {
-		values, container, want string
-		exit                    int
-	}{
-		"names decide and one is missing": {"{repair: never, verify: {enabled: false}}", "load", "False ModuleNotOnDisk: ", 1},
-		"names decide and all are there":  {"{repair: never, verify: {enabled: false}, backend: legacy, mesh: {dns: false, ipv6: false}, modules: {base: {legacy: [loop_stand_in]}}}", "load", "True ModulesFound: ", 0},
-		"os-release leaves it out":        {"nodes: {osRelease: [rhel]}", "load", "True NotSelected: the host has no os-release", 0},
-		"the plan is damaged":             {"repair: never", "load", "False PlanUnreadable: ", 2},
-		"traffic is not redirected":       {"repair: never", "verify-traffic", "False TrafficNotRedirected: ", 1},
+	for name, values := range map[string]string{
+		"the condition": oneCondition,
+		"the taint":     "signals: {startupTaint: {remove: true}}",
+		"both":          signals,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSandbox(t, row.values).loadable("loop_stand_in")
-			if strings.Contains(name, "damaged") {
-				require.NoError(t, os.Remove(s.path("config/plan")))
-			}
-			result := s.run(row.container)
-			require.Equal(t, row.exit, result.exit, result.log)
-			require.Regexp(t, "^"+row.want+".*\n$", s.read("state/condition"))
+			var messages []string
+			s, a, stop := newSignal(t, values, func(_ *sandbox, a *apiStandIn) {
+				a.node.Spec.Taints = []corev1.Taint{{Key: ourTaint, Effect: "NoSchedule"}}
+				messages, a.denies = a.denies, nil
+			})
+			s.tell(1, "traffic", "True", "RedirectionProven", "sentence Yes.")
+			time.Sleep(3 * time.Second)
+			a.Lock()
+			require.Empty(t, a.writes)
+			a.denies = messages
+			a.Unlock()
+			require.Eventually(t, func() bool { a.Lock(); defer a.Unlock(); return len(a.writes) > 0 }, soon, 20*time.Millisecond)
+			require.Regexp(t, `^warning: check_policy: no ValidatingAdmissionPolicy limits this pod's token .*helm upgrade`, stop())
 		})
 	}
 }
 
-func TestADriftIsTheNodesConditionUntilTheModuleIsBack(t *testing.T) {
+func TestSignalEndsWithinASecondWhileTheAPIServerDoesNotAnswer(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t, "{repair: never, watch: {interval: 1}}")
-	const before = "True RedirectionProven: it works\n"
-	s.write("state/proven", before)
-	s.write("state/condition", before)
-	s.write("state/loaded", "xt_owner\n")
-	s.write("host/proc/modules", "")
-	command, _ := s.start()
-	require.Equal(t, 1, wait(t, command, 3*time.Second))
-	require.Regexp(t, "^False ModuleGone: no longer loaded: xt_owner", s.read("state/condition"))
+	hang := make(chan struct{})
+	t.Cleanup(func() { close(hang) })
+	_, a, stop := newSignal(t, oneCondition, func(_ *sandbox, a *apiStandIn) { a.hang = hang })
+	a.waitForRequests(1)
+	stop()
+}
 
-	s.write("host/proc/modules", "xt_owner 1 0 - Live 0x0\n")
-	s.start()
-	require.Eventually(t, func() bool { return s.read("state/condition") == before }, 3*time.Second, 20*time.Millisecond)
+// Whatever a record contains, the API server gets JSON, and in it only that.
+func TestWhatARecordContainsCannotBecomeAnotherField(t *testing.T) {
+	t.Parallel()
+	const hostile = `\","status":"True","x":"\u0041$(touch pwned)\\`
+	s, a, stop := newSignal(t, oneCondition)
+	s.tell(1, "verify", "False", "RulesRejected", "sentence "+hostile, "fix "+strings.Repeat("y", 3000))
+	written := a.waitFor("False", "RulesRejected")
+	require.Contains(t, written.Message, hostile)
+	require.LessOrEqual(t, len(written.Message), 1000)
+	for _, row := range [][]string{{"True\"}", "RulesRejected"}, {"Maybe", "RulesRejected"}, {"True", `Redirection","status":"True`}, {"True", strings.Repeat("A", 200)}} {
+		s.tell(1, "verify", row[0], row[1], "sentence x")
+		time.Sleep(2200 * time.Millisecond)
+		require.NotEqualValues(t, "True", a.condition().Status, "%v", row)
+	}
+	require.Len(t, a.node.Status.Conditions, 2)
+	stop()
 }

@@ -19,75 +19,128 @@ func hookMetadata(t *testing.T, objects chart.Objects) map[string]metav1.ObjectM
 	t.Helper()
 	hooks := objects.Hooks
 	require.NotNil(t, hooks, "there is no hook")
-	require.Len(t, hooks.ServiceAccounts, 1)
-	require.Len(t, hooks.Roles, 1)
-	require.Len(t, hooks.RoleBindings, 1)
-	metadata := map[string]metav1.ObjectMeta{
-		"ServiceAccount": hooks.ServiceAccounts[0].ObjectMeta,
-		"ConfigMap":      hooks.ConfigMap(t).ObjectMeta,
-		"Role":           hooks.Roles[0].ObjectMeta,
-		"RoleBinding":    hooks.RoleBindings[0].ObjectMeta,
-		"DaemonSet":      hooks.DaemonSet(t).ObjectMeta,
-		"Job":            hooks.Job(t).ObjectMeta,
+	metadata := map[string]metav1.ObjectMeta{"ConfigMap": hooks.ConfigMap(t).ObjectMeta, "Job": hooks.Job(t).ObjectMeta}
+	add := func(kind string, object metav1.ObjectMeta) {
+		require.NotContains(t, metadata, kind)
+		metadata[kind] = object
 	}
-	for _, scc := range hooks.SCCs {
-		metadata["SecurityContextConstraints"] = scc.ObjectMeta
+	for i := range hooks.ServiceAccounts {
+		add("ServiceAccount", hooks.ServiceAccounts[i].ObjectMeta)
 	}
-	for _, quota := range hooks.ResourceQuotas {
-		metadata["ResourceQuota"] = quota.ObjectMeta
+	for i := range hooks.Roles {
+		add("Role", hooks.Roles[i].ObjectMeta)
+	}
+	for i := range hooks.RoleBindings {
+		add("RoleBinding", hooks.RoleBindings[i].ObjectMeta)
+	}
+	for i := range hooks.DaemonSets {
+		add("DaemonSet", hooks.DaemonSets[i].ObjectMeta)
+	}
+	for i := range hooks.SCCs {
+		add("SecurityContextConstraints", hooks.SCCs[i].ObjectMeta)
+	}
+	for i := range hooks.ClusterRoles {
+		add("ClusterRole", hooks.ClusterRoles[i].ObjectMeta)
+	}
+	for i := range hooks.ClusterRoleBindings {
+		add("ClusterRoleBinding", hooks.ClusterRoleBindings[i].ObjectMeta)
+	}
+	for i := range hooks.Policies {
+		add("ValidatingAdmissionPolicy", hooks.Policies[i].ObjectMeta)
+	}
+	for i := range hooks.PolicyBindings {
+		add("ValidatingAdmissionPolicyBinding", hooks.PolicyBindings[i].ObjectMeta)
 	}
 	for i, policy := range hooks.NetworkPolicies {
-		metadata["NetworkPolicy "+strconv.Itoa(i)] = policy.ObjectMeta
+		add("NetworkPolicy "+strconv.Itoa(i), policy.ObjectMeta)
 	}
 	return metadata
 }
 
-func TestUninstallMakesItsObjectsInOrderAndLeavesNone(t *testing.T) {
+// Helm forgets a release after its post-delete hooks, also after one that has failed; after a pre-delete hook that has failed it does not, and
+// the next uninstall runs all of them again.
+func TestUninstallMakesItsObjectsInOrderBeforeTheReleaseIsDeletedAndLeavesNone(t *testing.T) {
 	t.Parallel()
+	cluster := []string{"SecurityContextConstraints", "ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 	forEveryScenario(t, func(t *testing.T, objects chart.Objects) {
 		if objects.Hooks == nil {
 			return // of the scenarios that need none there is a test of its own
 		}
 		weight := map[string]int{}
 		for kind, metadata := range hookMetadata(t, objects) {
-			if kind == "SecurityContextConstraints" {
+			if slices.Contains(cluster, kind) {
 				require.Empty(t, metadata.Namespace, "it is the cluster's")
 			} else {
 				require.Regexp(t, "^"+objects.DaemonSet(t).Name+"-clean-up(-wait)?$", metadata.Name, kind)
 				require.Equal(t, chart.Namespace, metadata.Namespace, kind)
 			}
 			require.Equal(t, chart.Release, metadata.Labels["app.kubernetes.io/instance"], kind)
-			require.Equal(t, "post-delete", metadata.Annotations["helm.sh/hook"], kind)
+			require.Equal(t, "pre-delete", metadata.Annotations["helm.sh/hook"], kind)
 			// Helm would keep what fails, and trip over it at the next uninstall
 			require.Equal(t, "before-hook-creation,hook-succeeded,hook-failed", metadata.Annotations["helm.sh/hook-delete-policy"], kind)
 			var err error
 			weight[kind], err = strconv.Atoi(metadata.Annotations["helm.sh/hook-weight"])
 			require.NoError(t, err, kind)
 		}
-		// what a pod needs is there before the pod, and nodes are being cleaned before somebody waits for them
+		// what a pod needs is there before the pod, and nodes are being cleaned before the Job waits for them
 		for kind := range weight {
 			if kind != "DaemonSet" && kind != "Job" {
-				require.Less(t, weight[kind], weight["DaemonSet"], kind)
+				require.Less(t, weight[kind], weight["Job"]-1, kind)
 			}
 		}
 		require.Less(t, weight["Role"], weight["RoleBinding"])
+		require.LessOrEqual(t, weight["ClusterRole"], weight["ClusterRoleBinding"])
 		require.Less(t, weight["DaemonSet"], weight["Job"])
 		require.Equal(t, "hook-succeeded,hook-failed", objects.Hooks.Job(t).Annotations["helm.sh/hook-output-log-policy"])
 	})
 }
 
-func TestUninstallCleansWhereAFileMayBe(t *testing.T) {
+// Each of the two tasks is rendered alone, together, or not at all; the ConfigMap contains only the scripts that are run.
+func TestUninstallRendersOnlyWhatThereIsToDo(t *testing.T) {
 	t.Parallel()
-	off := "persist: {enabled: false}"
-	require.NotNil(t, chart.Render(t, "").Hooks)
-	require.Nil(t, chart.Render(t, off).Hooks, "a first install that persists nothing")
-	require.NotNil(t, chart.Render(t, off, "--is-upgrade").Hooks, "an earlier revision may have persisted")
+	const off, on = "{persist: {enabled: false}}", "{persist: {enabled: false}, signals: {nodeCondition: {enabled: true}}}"
+	for _, row := range []struct {
+		name, values  string
+		args          []string
+		clean, forget bool
+	}{
+		{"files", "", nil, true, false},
+		{"nothing: a first install that persists nothing", off, nil, false, false},
+		{"files of an earlier revision", off, []string{"--is-upgrade"}, true, false},
+		{"conditions", on, nil, false, true},
+		{"both", condition, nil, true, true},
+		{"a taint that is removed leaves nothing", "{persist: {enabled: false}, signals: {startupTaint: {remove: true}}}", nil, false, false},
+		{"the namespace's release has no right to conditions", "{global: {resourceScope: namespace}, signals: {nodeCondition: {enabled: true}}}", nil, true, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			hooks := chart.Render(t, row.values, row.args...).Hooks
+			if !row.clean && !row.forget {
+				require.Nil(t, hooks)
+				return
+			}
+			count := map[bool]int{true: 1}
+			require.Len(t, hooks.DaemonSets, count[row.clean])
+			require.Len(t, hooks.ClusterRoles, count[row.forget])
+			require.Len(t, hooks.Policies, count[row.forget])
+			variables := env(hooks.Job(t).Spec.Template.Spec.Containers[0])
+			require.Equal(t, row.clean, variables["ISTIO_OS_INIT_CLEANER_PODS"] != "")
+			require.Equal(t, row.forget, variables["ISTIO_OS_INIT_OWNER"] != "")
+			scripts := []string{"api.sh", "outcome.sh", "uninstall.sh"}
+			if row.clean {
+				scripts = append(scripts, "clean-up.sh", "persist.sh")
+			}
+			require.ElementsMatch(t, scripts, slices.Collect(maps.Keys(hooks.ConfigMap(t).Data)))
+		})
+	}
 }
 
 func TestUninstallHasNoMoreRightsThanItNeeds(t *testing.T) {
 	t.Parallel()
 	hooks := chart.RenderFiles(t, []string{chart.Scenario("everything")}).Hooks
 	require.Equal(t, []rbacv1.PolicyRule{
+		{APIGroups: []string{"batch"}, Resources: []string{"jobs"}, ResourceNames: []string{"mesh-os-init-clean-up"}, Verbs: []string{"get"}},
+		{APIGroups: []string{"apps"}, Resources: []string{"daemonsets"}, ResourceNames: []string{"mesh-os-init"}, Verbs: []string{"delete"}},
 		{APIGroups: []string{"apps"}, Resources: []string{"daemonsets"}, ResourceNames: []string{"mesh-os-init-clean-up"}, Verbs: []string{"get"}},
 		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}},
 	}, hooks.Roles[0].Rules)
@@ -120,12 +173,12 @@ func TestUninstallReachesEveryLinuxNodeWhateverTheReleaseSelects(t *testing.T) {
 	for _, scenario := range []string{"openshift", "rhel-nfd", "everything"} {
 		pod := chart.RenderFiles(t, []string{chart.Scenario(scenario)}).Hooks.Pod(t)
 		require.Equal(t, map[string]string{"kubernetes.io/os": "linux"}, pod.NodeSelector, scenario)
-		require.Nil(t, pod.Affinity, scenario)
+		require.Equal(t, asked(), nodeTerms(pod)[0].MatchExpressions, scenario)
 		require.Equal(t, []corev1.Toleration{{Operator: corev1.TolerationOpExists}}, pod.Tolerations, scenario)
 	}
 }
 
-func TestTheWaiterKeepsOffNodesThatAreDown(t *testing.T) {
+func TestTheJobOfUninstallKeepsOffNodesThatAreDown(t *testing.T) {
 	t.Parallel()
 	job := chart.Render(t, "").Hooks.Job(t)
 	// node.kubernetes.io/unreachable and not-ready come as NoExecute too
@@ -134,21 +187,22 @@ func TestTheWaiterKeepsOffNodesThatAreDown(t *testing.T) {
 		job.Spec.Template.Spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution[0].Preference.MatchExpressions[0].Key)
 }
 
-func TestUninstallIsBoundedToAMinute(t *testing.T) {
+func TestUninstallIsBoundedAndKnowsItsBound(t *testing.T) {
 	t.Parallel()
-	job := chart.Render(t, "").Hooks.Job(t)
-	require.Equal(t, "45", env(job.Spec.Template.Spec.Containers[0])["ISTIO_OS_INIT_PATIENCE"])
-	require.EqualValues(t, 55, *job.Spec.ActiveDeadlineSeconds, "a waiter that cannot start ends too")
-
-	job = chart.Render(t, "persist: {cleanUpSeconds: 200}").Hooks.Job(t)
-	require.Equal(t, "200", env(job.Spec.Template.Spec.Containers[0])["ISTIO_OS_INIT_PATIENCE"])
-	require.EqualValues(t, 210, *job.Spec.ActiveDeadlineSeconds)
+	for values, want := range map[string][2]int64{"": {45, 290}, "persist: {cleanUpSeconds: 240}": {240, 290}} {
+		job := chart.Render(t, values).Hooks.Job(t)
+		variables := env(job.Spec.Template.Spec.Containers[0])
+		require.Equal(t, strconv.FormatInt(want[0], 10), variables["ISTIO_OS_INIT_PATIENCE"])
+		require.Equal(t, strconv.FormatInt(want[1], 10), variables["ISTIO_OS_INIT_LIMIT"])
+		require.Equal(t, want[1], *job.Spec.ActiveDeadlineSeconds, "a Job whose pod cannot start ends too")
+		require.Less(t, want[1], int64(300), "Helm waits no longer")
+	}
 }
 
 func TestThePodsOfUninstallAreNobodyElses(t *testing.T) {
 	t.Parallel()
 	forEveryScenario(t, func(t *testing.T, objects chart.Objects) {
-		if objects.Hooks == nil {
+		if objects.Hooks == nil || len(objects.Hooks.DaemonSets) == 0 {
 			return
 		}
 		own := objects.DaemonSet(t).Spec.Selector.MatchLabels
@@ -165,7 +219,9 @@ func TestThePodsOfUninstallAreNobodyElses(t *testing.T) {
 		variables := env(waiter.Spec.Containers[0])
 		require.Equal(t, selectorOf(own), variables["ISTIO_OS_INIT_PODS"])
 		require.Equal(t, selectorOf(selector), variables["ISTIO_OS_INIT_CLEANER_PODS"])
-		require.Equal(t, cleaner.Name, variables["ISTIO_OS_INIT_CLEANERS"])
+		require.Equal(t, cleaner.Name, variables["ISTIO_OS_INIT_HOOK"])
+		require.Equal(t, objects.Hooks.Job(t).Name, variables["ISTIO_OS_INIT_HOOK"])
+		require.Equal(t, objects.DaemonSet(t).Name, variables["ISTIO_OS_INIT_DAEMONSET"])
 		require.Equal(t, cleaner.Namespace, variables["ISTIO_OS_INIT_NAMESPACE"])
 	})
 }
@@ -181,7 +237,7 @@ func selectorOf(labels map[string]string) string {
 func TestThePodsOfUninstallAreMadeAsTheReleasesAre(t *testing.T) {
 	t.Parallel()
 	forEveryScenario(t, func(t *testing.T, objects chart.Objects) {
-		if objects.Hooks == nil {
+		if objects.Hooks == nil || len(objects.Hooks.DaemonSets) == 0 {
 			return
 		}
 		own, load := objects.Pod(t), objects.Container(t, "load")

@@ -28,7 +28,7 @@ func TestOnRequestNoPodTalksToAnybodyButUninstallToTheAPIServer(t *testing.T) {
 	}{
 		{"release", objects.NetworkPolicies[0], objects.DaemonSet(t).Spec.Template, nil},
 		{"clean-up", objects.Hooks.NetworkPolicies[0], objects.Hooks.DaemonSet(t).Spec.Template, nil},
-		{"wait", objects.Hooks.NetworkPolicies[1], objects.Hooks.Job(t).Spec.Template, []networkingv1.NetworkPolicyEgressRule{
+		{"uninstall", objects.Hooks.NetworkPolicies[1], objects.Hooks.Job(t).Spec.Template, []networkingv1.NetworkPolicyEgressRule{
 			{Ports: []networkingv1.NetworkPolicyPort{{Protocol: new(corev1.ProtocolTCP)}}},
 		}},
 	} {
@@ -56,21 +56,20 @@ func TestAQuotaAdmitsThePriorityClassWhereThePlatformAsksForOne(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			objects := chart.Render(t, row.values)
-			// when uninstall's pods come the release's own quota has gone
-			for _, quotas := range [][]corev1.ResourceQuota{objects.ResourceQuotas, objects.Hooks.ResourceQuotas} {
-				if row.class == "" {
-					require.Empty(t, quotas)
-					continue
-				}
-				require.Len(t, quotas, 1)
-				require.Equal(t, chart.Namespace, quotas[0].Namespace)
-				pods := quotas[0].Spec.Hard[corev1.ResourcePods]
-				require.Len(t, quotas[0].Spec.Hard, 1)
-				require.EqualValues(t, 5000, pods.Value())
-				require.Equal(t, []corev1.ScopedResourceSelectorRequirement{{
-					ScopeName: corev1.ResourceQuotaScopePriorityClass, Operator: corev1.ScopeSelectorOpIn, Values: []string{row.class},
-				}}, quotas[0].Spec.ScopeSelector.MatchExpressions)
+			require.Empty(t, objects.Hooks.ResourceQuotas, "Helm deletes the release's own only after the hooks")
+			if row.class == "" {
+				require.Empty(t, objects.ResourceQuotas)
+				return
 			}
+			require.Len(t, objects.ResourceQuotas, 1)
+			quota := objects.ResourceQuotas[0]
+			require.Equal(t, chart.Namespace, quota.Namespace)
+			pods := quota.Spec.Hard[corev1.ResourcePods]
+			require.Len(t, quota.Spec.Hard, 1)
+			require.EqualValues(t, 5000, pods.Value())
+			require.Equal(t, []corev1.ScopedResourceSelectorRequirement{{
+				ScopeName: corev1.ResourceQuotaScopePriorityClass, Operator: corev1.ScopeSelectorOpIn, Values: []string{row.class},
+			}}, quota.Spec.ScopeSelector.MatchExpressions)
 		})
 	}
 }

@@ -11,6 +11,14 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
 
+// asked is what every pod on a node asks of its labels, and what a test adds: a virtual node has no kernel to prepare.
+func asked(more ...corev1.NodeSelectorRequirement) []corev1.NodeSelectorRequirement {
+	return append([]corev1.NodeSelectorRequirement{
+		{Key: "type", Operator: corev1.NodeSelectorOpNotIn, Values: []string{"virtual-kubelet"}},
+		{Key: "eks.amazonaws.com/compute-type", Operator: corev1.NodeSelectorOpNotIn, Values: []string{"fargate"}},
+	}, more...)
+}
+
 var rhelFamily = []string{"rhel", "rhcos", "centos", "scos", "rocky", "almalinux", "ol", "fedora"}
 
 func TestAPresetSelectsTheRHELFamilyByLabel(t *testing.T) {
@@ -23,8 +31,7 @@ func TestAPresetSelectsTheRHELFamilyByLabel(t *testing.T) {
 			t.Parallel()
 			terms := nodeTerms(chart.Render(t, "nodes: {preset: "+preset+"}").Pod(t))
 			require.Len(t, terms, 1)
-			require.Equal(t, []corev1.NodeSelectorRequirement{{Key: label, Operator: corev1.NodeSelectorOpIn, Values: rhelFamily}},
-				terms[0].MatchExpressions)
+			require.Equal(t, asked(corev1.NodeSelectorRequirement{Key: label, Operator: corev1.NodeSelectorOpIn, Values: rhelFamily}), terms[0].MatchExpressions)
 		})
 	}
 }
@@ -51,10 +58,10 @@ affinity:
 	field := func(name string) []corev1.NodeSelectorRequirement {
 		return []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{name}}}
 	}
-	// terms are alternatives: the preset has to stand in each
+	// terms are alternatives: each needs the preset
 	require.Equal(t, []corev1.NodeSelectorTerm{
-		{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "a", Operator: corev1.NodeSelectorOpExists}, preset}, MatchFields: field("node-a")},
-		{MatchExpressions: []corev1.NodeSelectorRequirement{preset}, MatchFields: field("node-b")},
+		{MatchExpressions: append([]corev1.NodeSelectorRequirement{{Key: "a", Operator: corev1.NodeSelectorOpExists}}, asked(preset)...), MatchFields: field("node-a")},
+		{MatchExpressions: asked(preset), MatchFields: field("node-b")},
 	}, nodeTerms(pod))
 	require.Len(t, pod.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution, 1)
 	require.Len(t, pod.Affinity.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution, 1)
@@ -99,30 +106,29 @@ func TestEveryPresetGoesWithEverySelectionOfTheUsers(t *testing.T) {
 					Affinity     *corev1.Affinity
 				}{}
 				require.NoError(t, yaml.UnmarshalStrict([]byte(values), &own))
-				want := own.Affinity
-				if label != "" {
-					want = &corev1.Affinity{}
-					if own.Affinity != nil {
-						want = own.Affinity.DeepCopy()
+				want := &corev1.Affinity{}
+				if own.Affinity != nil {
+					want = own.Affinity.DeepCopy()
+				}
+				if want.NodeAffinity == nil {
+					want.NodeAffinity = &corev1.NodeAffinity{}
+				}
+				if want.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+					want.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelector{
+						NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{}}},
 					}
-					if want.NodeAffinity == nil {
-						want.NodeAffinity = &corev1.NodeAffinity{}
+				}
+				terms := want.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+				for i := range terms {
+					if terms[i].MatchExpressions == nil && terms[i].MatchFields == nil {
+						continue // selects no node
 					}
-					if want.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
-						want.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelector{
-							NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{}}},
-						}
+					terms[i].MatchExpressions = append(terms[i].MatchExpressions, asked()...)
+					if label != "" {
+						terms[i].MatchExpressions = append(terms[i].MatchExpressions, corev1.NodeSelectorRequirement{Key: label, Operator: corev1.NodeSelectorOpIn, Values: rhelFamily})
 					}
-					terms := want.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
-					for i := range terms {
-						if terms[i].MatchExpressions == nil && terms[i].MatchFields == nil {
-							continue // selects no node
-						}
-						terms[i].MatchExpressions = append(terms[i].MatchExpressions,
-							corev1.NodeSelectorRequirement{Key: label, Operator: corev1.NodeSelectorOpIn, Values: rhelFamily})
-						if len(terms[i].MatchFields) == 0 {
-							terms[i].MatchFields = nil
-						}
+					if len(terms[i].MatchFields) == 0 {
+						terms[i].MatchFields = nil
 					}
 				}
 				pod := chart.Render(t, values+"\nnodes: {preset: "+preset+"}").Pod(t)
@@ -140,17 +146,6 @@ func TestTheHostsOSReleaseIsAskedForOnlyOnRequest(t *testing.T) {
 	require.NotContains(t, env(chart.Render(t, "").Container(t, "load")), "ISTIO_OS_INIT_OS_RELEASE")
 	asked := env(chart.Render(t, "nodes: {osRelease: [rhel, openEuler]}").Container(t, "load"))
 	require.Equal(t, "rhel openeuler", asked["ISTIO_OS_INIT_OS_RELEASE"])
-}
-
-func TestWithoutAPresetTheUsersAffinityIsLeftAlone(t *testing.T) {
-	t.Parallel()
-	terms := nodeTerms(chart.Render(t, `
-affinity:
-  nodeAffinity:
-    requiredDuringSchedulingIgnoredDuringExecution:
-      nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]
-`).Pod(t))
-	require.Equal(t, []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "a", Operator: corev1.NodeSelectorOpExists}}}}, terms)
 }
 
 func nodeTerms(pod corev1.PodSpec) []corev1.NodeSelectorTerm {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -124,7 +125,7 @@ func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 	require.NoError(t, err)
 	var scripts []string
 	for _, file := range files {
-		if !file.IsDir() && file.Name() != "signal.sh" && file.Name() != "api.sh" {
+		if !slices.Contains([]string{"signal.sh", "api.sh", "clean-up.sh", "uninstall.sh"}, file.Name()) {
 			scripts = append(scripts, file.Name())
 		}
 	}
@@ -132,16 +133,13 @@ func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 	ships(data, scripts...)
 	require.Len(t, data, len(scripts)+2, "the scripts, the plan and the backends' needs")
 	data = objects.Hooks.ConfigMap(t).Data
-	ships(data, "uninstall/clean-up.sh", "uninstall/wait.sh", "outcome.sh", "persist.sh", "api.sh")
+	ships(data, "outcome.sh", "persist.sh", "clean-up.sh", "api.sh", "uninstall.sh")
 	require.Len(t, data, 5)
 
 	objects = chart.Render(t, "signals: {nodeCondition: {enabled: true}}")
 	data = objects.ConfigMap(t).Data
 	ships(data, append(scripts, "signal.sh", "api.sh")...)
 	require.Len(t, data, len(scripts)+4)
-	data = objects.Forget.ConfigMap(t).Data
-	ships(data, "signals/forget.sh", "outcome.sh", "api.sh")
-	require.Len(t, data, 3)
 }
 
 func TestAChangeOfPlanOrScriptsRollsThePods(t *testing.T) {

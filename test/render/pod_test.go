@@ -78,7 +78,7 @@ func TestDefaultsSuitAFleet(t *testing.T) {
 	require.Equal(t, "system-node-critical", pod.PriorityClassName)
 	require.Equal(t, []corev1.Toleration{{Operator: corev1.TolerationOpExists}}, pod.Tolerations)
 	require.Equal(t, map[string]string{"kubernetes.io/os": "linux"}, pod.NodeSelector)
-	require.Nil(t, pod.Affinity)
+	require.Equal(t, asked(), nodeTerms(pod)[0].MatchExpressions)
 	require.LessOrEqual(t, *pod.TerminationGracePeriodSeconds, int64(5))
 	for _, container := range append(pod.InitContainers, pod.Containers...) {
 		require.NotContains(t, container.Resources.Limits, corev1.ResourceCPU, "a CPU limit would only delay %s", container.Name)

@@ -114,10 +114,8 @@ func normalised(t *testing.T, name string) string {
 	t.Helper()
 	objects := chart.RenderFiles(t, []string{chart.Scenario(name)})
 	configs := objects.ConfigMaps
-	for _, hooks := range []*chart.Objects{objects.Hooks, objects.Forget} {
-		if hooks != nil {
-			configs = append(configs, hooks.ConfigMaps...)
-		}
+	if objects.Hooks != nil {
+		configs = append(configs, objects.Hooks.ConfigMaps...)
 	}
 	for _, config := range configs {
 		for key := range config.Data {

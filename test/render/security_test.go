@@ -48,11 +48,10 @@ func TestEveryContainerMayDoOnlyWhatItMust(t *testing.T) {
 			SeccompProfile: runtimeSecure,
 		},
 	}
-	want["wait"] = want["watch"].DeepCopy()
-	want["wait"].RunAsUser, want["wait"].RunAsGroup, want["wait"].RunAsNonRoot = nobody, nobody, yes
-	want["forget"] = want["wait"]
+	want["uninstall"] = want["watch"].DeepCopy()
+	want["uninstall"].RunAsUser, want["uninstall"].RunAsGroup, want["uninstall"].RunAsNonRoot = nobody, nobody, yes
 	// not watch's uid, which could read its token in the pod's one process namespace
-	want["signal"] = want["wait"].DeepCopy()
+	want["signal"] = want["uninstall"].DeepCopy()
 	want["signal"].RunAsUser, want["signal"].RunAsGroup = new(int64(65532)), new(int64(1337))
 	want["clean-up"] = &corev1.SecurityContext{
 		RunAsUser: root, RunAsGroup: root, RunAsNonRoot: no,

@@ -28,7 +28,6 @@ func TestNothingIsSignalledUnlessAskedFor(t *testing.T) {
 	require.Empty(t, objects.PolicyBindings)
 	require.Empty(t, objects.NodeReadinessRules)
 	require.Empty(t, objects.PrometheusRules)
-	require.Nil(t, objects.Forget)
 	require.Empty(t, tokens(objects.Pod(t)))
 }
 
@@ -86,7 +85,7 @@ func TestSignalHasTheRightsOfWhatIsSwitchedOnAndNoMore(t *testing.T) {
 func TestEveryRightOnNodesIsUnderAPolicyThatFailsClosed(t *testing.T) {
 	t.Parallel()
 	objects := chart.Render(t, both)
-	for account, under := range map[string]*chart.Objects{"istio-os-init": &objects, "istio-os-init-forget": objects.Forget} {
+	for account, under := range map[string]*chart.Objects{"istio-os-init": &objects, "istio-os-init-clean-up": objects.Hooks} {
 		require.Len(t, under.Policies, 1, account)
 		policy, binding := under.Policies[0], under.PolicyBindings[0]
 		require.Equal(t, admissionv1.Fail, *policy.Spec.FailurePolicy)
@@ -96,7 +95,7 @@ func TestEveryRightOnNodesIsUnderAPolicyThatFailsClosed(t *testing.T) {
 		own := slices.ContainsFunc(policy.Spec.Validations, func(v admissionv1.Validation) bool {
 			return v.Message == "may change only the node that its pod runs on"
 		})
-		require.Equal(t, account == "istio-os-init", own, "uninstall goes to every node, a pod to its own")
+		require.Equal(t, account == "istio-os-init", own, "uninstall changes every node, a pod its own")
 		require.Equal(t, policy.Name, binding.Spec.PolicyName)
 		require.Equal(t, []admissionv1.ValidationAction{admissionv1.Deny}, binding.Spec.ValidationActions)
 		require.Nil(t, binding.Spec.MatchResources)
@@ -105,29 +104,19 @@ func TestEveryRightOnNodesIsUnderAPolicyThatFailsClosed(t *testing.T) {
 	}
 }
 
-func TestUninstallForgetsTheConditionWhereThereIsOne(t *testing.T) {
+func TestUninstallMayRemoveConditionsAndNothingElseOfANode(t *testing.T) {
 	t.Parallel()
-	require.Nil(t, chart.Render(t, taint).Forget, "a taint that is removed leaves nothing")
-	objects := chart.Render(t, "{persist: {enabled: false}, signals: {nodeCondition: {enabled: true}}}")
-	require.Nil(t, objects.Hooks, "the file and the condition have nothing to do with each other")
-	forget := objects.Forget
+	objects := chart.Render(t, condition)
+	hooks := objects.Hooks
 	require.Equal(t, []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list"}},
 		{APIGroups: []string{""}, Resources: []string{"nodes/status"}, Verbs: []string{"patch"}},
-	}, forget.ClusterRoles[0].Rules)
-	for name, annotations := range map[string]map[string]string{
-		"ServiceAccount": forget.ServiceAccounts[0].Annotations, "ConfigMap": forget.ConfigMap(t).Annotations, "ClusterRole": forget.ClusterRoles[0].Annotations,
-		"ClusterRoleBinding": forget.ClusterRoleBindings[0].Annotations, "policy": forget.Policies[0].Annotations,
-		"binding of the policy": forget.PolicyBindings[0].Annotations, "Job": forget.Job(t).Annotations,
-	} {
-		require.Equal(t, "post-delete", annotations["helm.sh/hook"], name)
-		require.Equal(t, "before-hook-creation,hook-succeeded,hook-failed", annotations["helm.sh/hook-delete-policy"], name)
-		require.LessOrEqual(t, annotations["helm.sh/hook-weight"], forget.Job(t).Annotations["helm.sh/hook-weight"], name)
-	}
-	pod := forget.Job(t).Spec.Template
-	require.Equal(t, env(objects.Container(t, "signal"))["ISTIO_OS_INIT_OWNER"], env(pod.Spec.Containers[0])["ISTIO_OS_INIT_OWNER"], "it looks for another writer's condition")
-	require.NotSubset(t, pod.Labels, objects.DaemonSet(t).Spec.Selector.MatchLabels, "the release's DaemonSet selects it")
-	require.Less(t, *forget.Job(t).Spec.ActiveDeadlineSeconds, int64(300), "Helm waits no longer")
+		{APIGroups: []string{"rbac.authorization.k8s.io"}, Resources: []string{"clusterrolebindings"}, ResourceNames: []string{objects.ClusterRoleBindings[0].Name}, Verbs: []string{"delete"}},
+	}, hooks.ClusterRoles[0].Rules)
+	require.Equal(t, objects.ClusterRoleBindings[0].Name, env(hooks.Job(t).Spec.Template.Spec.Containers[0])["ISTIO_OS_INIT_BINDING"])
+	require.Equal(t, "istio-os-init-istio-system-clean-up", hooks.ClusterRoles[0].Name, "two releases must not share it")
+	require.Equal(t, env(objects.Container(t, "signal"))["ISTIO_OS_INIT_OWNER"], env(hooks.Job(t).Spec.Template.Spec.Containers[0])["ISTIO_OS_INIT_OWNER"],
+		"it looks for another writer's condition")
 }
 
 // Before 1.30 there is no policy that keeps a pod to its own node; a sidecar came with 1.29.
@@ -167,7 +156,12 @@ func TestTheReadinessRuleAsksForTheConditionOnTheNodesThatGetAPod(t *testing.T) 
 	require.Equal(t, corev1.Taint{Key: "readiness.k8s.io/istio-os-init", Effect: corev1.TaintEffectNoSchedule}, rule.Spec.Taint)
 	require.Equal(t, "bootstrap-only", rule.Spec.EnforcementMode)
 	require.Equal(t, objects.Pod(t).NodeSelector, rule.Spec.NodeSelector.MatchLabels)
-	require.Equal(t, "node.openshift.io/os_id", rule.Spec.NodeSelector.MatchExpressions[0].Key)
+	require.Len(t, rule.Spec.NodeSelector.MatchExpressions, 3)
+	for i, expression := range nodeTerms(objects.Pod(t))[0].MatchExpressions {
+		require.Equal(t, expression.Key, rule.Spec.NodeSelector.MatchExpressions[i].Key)
+		require.EqualValues(t, expression.Operator, rule.Spec.NodeSelector.MatchExpressions[i].Operator)
+		require.Equal(t, expression.Values, rule.Spec.NodeSelector.MatchExpressions[i].Values)
+	}
 }
 
 // What deny-all and OpenShift's admission would take from who speaks to the API server.
@@ -178,15 +172,12 @@ func TestSignalsWorkUnderThePlatformsRestrictions(t *testing.T) {
 	require.Equal(t, corev1.ProtocolTCP, *objects.NetworkPolicies[0].Spec.Egress[0].Ports[0].Protocol)
 	require.Empty(t, objects.NetworkPolicies[0].Spec.Ingress)
 
-	forget := objects.Forget
-	pod := forget.Job(t).Spec.Template
-	require.Equal(t, forget.SCCs[0].Name, pod.Annotations["openshift.io/required-scc"])
-	require.Equal(t, []string{forget.SCCs[0].Name}, forget.Roles[0].Rules[0].ResourceNames)
-	require.Equal(t, pod.Spec.ServiceAccountName, forget.RoleBindings[0].Subjects[0].Name)
-	require.False(t, forget.SCCs[0].AllowHostDirVolumePlugin)
-	require.Empty(t, forget.SCCs[0].AllowedCapabilities)
-	require.Subset(t, pod.Labels, forget.NetworkPolicies[0].Spec.PodSelector.MatchLabels)
-	require.Len(t, forget.NetworkPolicies[0].Spec.Egress, 1)
+	hooks := chart.Render(t, "{persist: {enabled: false}, global: {platform: openshift, networkPolicy: {enabled: true}}, signals: {nodeCondition: {enabled: true}}}").Hooks
+	pod := hooks.Job(t).Spec.Template
+	require.False(t, hooks.SCCs[0].AllowHostDirVolumePlugin, "there is nothing to clean on nodes")
+	require.Equal(t, []securityv1.FSType{securityv1.FSTypeConfigMap, securityv1.FSProjected}, hooks.SCCs[0].Volumes)
+	require.Subset(t, pod.Labels, hooks.NetworkPolicies[0].Spec.PodSelector.MatchLabels)
+	require.Len(t, hooks.NetworkPolicies[0].Spec.Egress, 1)
 
 	without := chart.Render(t, "global: {platform: openshift, networkPolicy: {enabled: true}}")
 	require.NotContains(t, without.SCCs[0].Volumes, securityv1.FSProjected)

@@ -143,7 +143,7 @@ func TestTheMeshsResourceScopeSplitsTheRelease(t *testing.T) {
 	require.Equal(t, all, chart.Render(t, "global: {resourceScope: namespace}"), "by default all that the chart makes has a namespace")
 	signals := chart.RenderFiles(t, []string{chart.Scenario("signals")}, "--set", "global.resourceScope=namespace", "--is-upgrade")
 	require.Empty(t, len(signals.ClusterRoles)+len(signals.ClusterRoleBindings)+len(signals.Policies)+len(signals.PolicyBindings)+len(signals.NodeReadinessRules))
-	require.Nil(t, signals.Forget)
+	require.Empty(t, signals.Hooks.ClusterRoles)
 	openshift := chart.RenderFiles(t, []string{chart.Scenario("openshift")}, "--set", "global.resourceScope=namespace")
 	require.Empty(t, openshift.SCCs)
 	require.NotContains(t, openshift.DaemonSet(t).Spec.Template.Annotations, "openshift.io/required-scc")

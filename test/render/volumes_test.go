@@ -58,10 +58,7 @@ func pods(t *testing.T, objects chart.Objects) []corev1.PodTemplateSpec {
 	for _, test := range objects.Tests {
 		all = append(all, corev1.PodTemplateSpec{ObjectMeta: test.ObjectMeta, Spec: test.Spec})
 	}
-	for _, hooks := range []*chart.Objects{objects.Hooks, objects.Forget} {
-		if hooks == nil {
-			continue
-		}
+	if hooks := objects.Hooks; hooks != nil {
 		for _, daemonSet := range hooks.DaemonSets {
 			all = append(all, daemonSet.Spec.Template)
 		}

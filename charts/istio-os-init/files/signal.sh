@@ -1,107 +1,119 @@
 #!/bin/sh
-# signal: tells the cluster what load, verify and watch have found on this node: by the node's condition IstioReady, and by taking
-# a start-up taint off the node once it is proven.
+# signal: reports to the API server what the pod has concluded about this node: by the node's condition IstioReady, and by removing a
+# start-up taint once the node is proven.
 #
-# It writes when something changes and when it starts, and not when it ends: every roll of the DaemonSet would make the condition
-# Unknown, and at uninstall its rights are gone before it is. Uninstall removes the condition (forget.sh).
+# It writes when it starts and when something changes. It does not write when it ends: every roll of the DaemonSet would make the
+# condition Unknown. Uninstall removes the condition (uninstall.sh).
 #
 # In:  ISTIO_OS_INIT_NODE       the node's name.
-#      ISTIO_OS_INIT_OWNER      whose the condition is, NAMESPACE/NAME: the name of the writer in the node's managedFields.
+#      ISTIO_OS_INIT_OWNER      NAMESPACE/NAME of the release's objects: the field manager that owns the condition.
 #      ISTIO_OS_INIT_CONDITION  true: write the condition. Default false.
 #      ISTIO_OS_INIT_TAINT      key of the taint to remove. Default: none.
-#      ISTIO_OS_INIT_STATE      directory with `condition` (report.sh) and `verdict` (verify.sh). Default /run/istio-os-init.
+#      ISTIO_OS_INIT_STATE      directory of the containers' volumes, see outcome.sh. Default /run/istio-os-init.
 #      ISTIO_OS_INIT_PROC       where proc is mounted. Default /proc.
 #      ISTIO_OS_INIT_API, ISTIO_OS_INIT_ACCOUNT  see api.sh.
-# Out: a line for everything that it has written, and for each new reason why it cannot.
-# Exit: 0 on SIGTERM or SIGINT, at once. It does not fail: the pod's readiness is not its business.
-# shellcheck source-path=SCRIPTDIR/.. source-path=SCRIPTDIR/../api
+# Out: a line for everything that it has written, and for each new reason why it cannot write.
+# Exit: 143 on SIGTERM, at once, also while the API server does not answer. It does not fail: the pod's readiness does not depend on it.
+# shellcheck shell=dash
 set -u
 . "${0%/*}/outcome.sh"
 . "${0%/*}/api.sh"
+end_at_once "$@"
 
 node=${ISTIO_OS_INIT_NODE:-unknown}
 owner=${ISTIO_OS_INIT_OWNER:-istio-os-init}
+condition=${ISTIO_OS_INIT_CONDITION:-false}
 taint=${ISTIO_OS_INIT_TAINT-}
-state=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}
 proc=${ISTIO_OS_INIT_PROC:-/proc}
 
-# A shell that is process 1 has no default action for SIGTERM, and would wait for its sleep.
-trap '[ -z "${!-}" ] || kill "$!" 2>/dev/null; exit 0' TERM INT
-
-# patch SUBRESOURCE TYPE PATCH: patches the node.
+# patch SUBRESOURCE TYPE BODY [PARAMETER]: patches the node. PARAMETER: of the query, as in &NAME=VALUE.
 patch() {
-  request "api/v1/nodes/$node$1?pretty=false&fieldManager=$owner" --request PATCH --header "Content-Type: application/$2+json" --data "$3"
+  request "api/v1/nodes/$node$1?fieldManager=$owner${4-}" --request PATCH --header "Content-Type: application/$2" --data "$3"
 }
 
-# Sets $status, $reason and $message to what there is to tell.
-find_out() {
-  if { read -r status message <"$state/condition"; } 2>/dev/null; then
-    reason=${message%%: *}
-    message=${message#*: }
-    [ "$status" = True ] || explain_refusal
-  elif [ "$waited" -lt 300 ]; then
-    status=Unknown reason=Proving message='load and verify have not ended yet.'
+# Fails unless the chart's policy is in force: the API server has to deny a change that no right but the policy forbids. It is a dry run:
+# if the API server allows the change, nothing has changed either.
+check_policy() {
+  local subresource=/status denial='denied request: may change no condition but IstioReady'
+  local body='{"status":{"conditions":[{"type":"IstioOsInitForbidden","status":"False"}]}}'
+  if [ "$condition" != true ]; then
+    subresource='' denial="denied request: may not change a node's metadata"
+    body='{"metadata":{"annotations":{"istio-os-init/forbidden":""}}}'
+  fi
+  if patch "$subresource" strategic-merge-patch+json "$body" '&dryRun=All'; then
+    words="no ValidatingAdmissionPolicy limits this pod's token to the condition IstioReady and the start-up taint of its own node. Nothing is written until the release's policy and its binding are in force; install them with helm upgrade as an administrator of the cluster"
+    return 1
+  fi
+  case $words in *"$denial"*) checked=true ;; *) return 1 ;; esac
+}
+
+# Sets $clock: seconds since the kernel was booted, which no correction of the time changes.
+read_clock() {
+  read -r clock _ <"$proc/uptime" || clock=0
+  clock=${clock%.*}
+}
+
+# Sets $status, $reason and $message to what there is to report. Reads the outcome only if one of its files has changed.
+find_report() {
+  local now
+  now=$(stat -c '%n %i %Y %s' "$state/load/outcome" "$state/verify/outcome" "$state/traffic/outcome" "$state/watch/outcome" 2>/dev/null)
+  read_clock
+  if [ "$now" != "$seen" ]; then
+    find_outcome
+    seen=$now
+  fi
+  if [ "$status" != Unknown ]; then
+    concluded_at=$clock
+  elif [ "$((clock - concluded_at))" -lt 600 ]; then
+    reason=Proving message='The proof has not ended yet.'
   else
-    status=Unknown reason=NotProven message='load and verify have not ended for five minutes: see the status of the pod.'
+    reason=NotProven message='The pod has proven nothing for ten minutes. Fix: see the status of its containers.'
   fi
 }
 
-# Sets $message to the sentences of verify's verdict, where it is its reason that is told. The termination message, which is what
-# $message is, has no room for them.
-explain_refusal() {
-  [ -r "$state/verdict" ] || return 0
-  all=
-  first=
-  while read -r key value; do
-    case $key in
-      reason)
-        [ -z "$first" ] || all="$all Also $value: "
-        first=${first:-$value}
-        ;;
-      sentence) all=$all$value ;;
-      fix) all="$all Fix: $value." ;;
-    esac
-  done <"$state/verdict"
-  [ "$first" != "$reason" ] || message=$all
-}
-
-# The condition's field $1 in $answer.
+# field NAME: the condition's field in $answer, which is the node.
 field() {
   printf '%s' "$answer" | sed -n "s/.*{\"type\":\"IstioReady\",[^}]*\"$1\":\"\\([^\"]*\\)\".*/\\1/p"
 }
 
-# Whether somebody has told something about this node since it was booted.
-told_since_boot() {
-  booted=0
+# Whether the condition was written since the node was booted. A time to come tells nothing.
+written_in_this_boot() {
+  local booted=0 key value written
   while read -r key value; do [ "$key" != btime ] || booted=$value; done <"$proc/stat"
-  told_at=$(date -d "$(field lastHeartbeatTime)" +%s 2>/dev/null) && [ "$told_at" -ge "$booted" ]
+  written=$(date -d "$(field lastHeartbeatTime)" +%s 2>/dev/null) && [ "$written" -ge "$booted" ] && [ "$written" -le "$(date +%s)" ]
 }
 
-# Writes the condition. A patch of nothing answers with the node, and needs no right to read. A proof of the pod before, in the same
-# boot, stands until there is another.
+# Writes the condition. A patch of nothing answers with the node, and needs no right to read. What the pod before has proven in the same
+# boot is left until this pod has concluded something.
 write_condition() {
-  patch /status strategic-merge-patch '{}' || return
-  had=$(field status)
-  if [ "$reason" = Proving ] && [ -n "$had" ] && told_since_boot; then return 0; fi
+  local now since before body
+  patch /status strategic-merge-patch+json '{}' || return
+  before=$(field status)
+  if [ "$reason" = Proving ] && [ -n "$before" ] && written_in_this_boot; then return 0; fi
   now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
-  [ "$had" = "$status" ] && since= || since=",\"lastTransitionTime\":\"$now\""
-  text=$(printf '%.1000s' "$message" | tr -cd '\40-\176' | sed 's/[\\"]/\\&/g')
-  patch /status strategic-merge-patch "{\"status\":{\"conditions\":[{\"type\":\"IstioReady\",\"status\":\"$status\",\"reason\":\"$reason\",\"message\":\"$text\",\"lastHeartbeatTime\":\"$now\"$since}]}}" || return
+  [ "$before" = "$status" ] && since=$(field lastTransitionTime) || since=$now
+  quoted "$node" && body="{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":$quoted},\"status\":{\"conditions\":[{\"type\":\"IstioReady\""
+  quoted "$status" && body="$body,\"status\":$quoted"
+  quoted "$reason" && body="$body,\"reason\":$quoted"
+  quoted "$message" && body="$body,\"message\":$quoted"
+  quoted "$now" && body="$body,\"lastHeartbeatTime\":$quoted"
+  quoted "${since:-$now}" && body="$body,\"lastTransitionTime\":$quoted}]}}"
+  patch /status apply-patch+yaml "$body" '&force=true' || return
   say "IstioReady $status $reason: $message"
 }
 
-# Takes the taint off, whatever its value and effect. The test makes the API server refuse the patch where the taint is no longer
-# where it was seen, so that no other is ever removed; then it looks again, at once for the first few times.
+# Removes the taint, whatever its value and effect. The test makes the API server refuse the patch if the taint is no longer where it
+# was seen, so that no other is ever removed. Then it looks again, at once for the first few times.
 remove_taint() {
-  tries=0
+  local tries=0 index at
   while :; do
-    request "api/v1/nodes/$node?pretty=false$fresh" || return
+    request "api/v1/nodes/$node?$cached" || return
     index=$(printf '%s' "$answer" | sed -n 's/.*"taints":\[\([^]]*\)\].*/\1/p' | sed 's/},{/}\n{/g' | grep -nF "\"key\":\"$taint\"") || return 0
     index=${index%%"
 "*}
     at=$((${index%%:*} - 1))
-    fresh=
-    patch '' json-patch "[{\"op\":\"test\",\"path\":\"/spec/taints/$at\",\"value\":${index#*:}},{\"op\":\"remove\",\"path\":\"/spec/taints/$at\"}]" || {
+    cached=
+    patch '' json-patch+json "[{\"op\":\"test\",\"path\":\"/spec/taints/$at\",\"value\":${index#*:}},{\"op\":\"remove\",\"path\":\"/spec/taints/$at\"}]" || {
       tries=$((tries + 1))
       [ "$tries" -lt 5 ] || return 1
       continue
@@ -110,7 +122,7 @@ remove_taint() {
   done
 }
 
-# try WHAT: does it; says why not, once for each reason, and then waits longer and longer.
+# try STEP: takes it. Says why it failed, once for each reason, and then waits longer and longer.
 try() {
   if "$1"; then
     pause=2
@@ -122,29 +134,30 @@ try() {
   return 1
 }
 
-told=
+checked=false
+seen=none
+reported=
 complained=
-waited=0
 pause=2
-# What the API server has in memory is good enough, but for removing what was seen there.
-fresh='&resourceVersion=0'
-# Seconds to the next look for the taint, and those to the one after: a provisioner may add it after the kubelet has come up.
+read_clock
+concluded_at=$clock
+# The API server's memory may be read, unless a taint was just not where it was seen.
+cached='resourceVersion=0'
+# Seconds to the next look for the taint, and to the one after: a provisioner may add it after the kubelet has started.
 look_in=0
 look_after=30
 while :; do
-  find_out
-  if [ "${ISTIO_OS_INIT_CONDITION:-false}" = true ] && [ "$told" != "$status $reason $message" ]; then
-    ! try write_condition || told="$status $reason $message"
-  fi
-  if [ -n "$taint" ] && [ "$status" = True ] && [ "$look_in" -le 0 ]; then
-    if try remove_taint; then
-      fresh='&resourceVersion=0'
+  find_report
+  if [ "$checked" = true ] || try check_policy; then
+    if [ "$condition" = true ] && [ "$reported" != "$status $reason $message" ]; then
+      ! try write_condition || reported="$status $reason $message"
+    fi
+    if [ -n "$taint" ] && [ "$status" = True ] && [ "$look_in" -le 0 ] && try remove_taint; then
+      cached='resourceVersion=0'
       look_in=$look_after
       look_after=$((look_after < 480 ? look_after * 2 : 480))
     fi
   fi
-  sleep "$pause" &
-  wait "$!"
-  waited=$((waited + pause))
+  sleep "$pause" >/dev/null 2>&1
   look_in=$((look_in - pause))
 done

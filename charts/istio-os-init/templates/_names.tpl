@@ -27,13 +27,13 @@ that are both part of the release's name only one may say nothing of its own.
 
 {{/* Labels that select our pods. They never change: a DaemonSet's selector is immutable. */}}
 {{- define "istio-os-init.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "istio-os-init.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "istio-os-init.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* Labels of every object. */}}
 {{- define "istio-os-init.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
 {{ include "istio-os-init.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -54,9 +54,18 @@ word tells its pods apart from these. The mesh must not inject into, nor redirec
 {{- toYaml (merge $own $optOut $root.Values.podLabels) }}
 {{- end }}
 
-{{/* Name of the objects that uninstall makes and removes again. */}}
-{{- define "istio-os-init.cleanUpName" -}}
-{{- printf "%s-clean-up" (include "istio-os-init.fit" (list (include "istio-os-init.fullname" .) 54)) }}
+{{/* Of a pod's labels those that select it, from what podLabels takes. */}}
+{{- define "istio-os-init.selectorLabelsOf" -}}
+{{- pick (include "istio-os-init.podLabels" . | fromYaml) "app.kubernetes.io/name" "app.kubernetes.io/instance" | toYaml }}
+{{- end }}
+
+{{/* The same as a label selector, NAME=VALUE,NAME=VALUE. */}}
+{{- define "istio-os-init.selectorOf" -}}
+{{- $pairs := list }}
+{{- range $name, $value := include "istio-os-init.selectorLabelsOf" . | fromYaml }}
+{{- $pairs = append $pairs (printf "%s=%s" $name $value) }}
+{{- end }}
+{{- join "," $pairs }}
 {{- end }}
 
 {{/*

@@ -38,7 +38,7 @@ OWN that is empty it reads all and writes nothing.
 {{- define "istio-os-init.configVolume" -}}
 - name: config
   configMap:
-    name: {{ include "istio-os-init.configName" . }}
+    name: {{ include "istio-os-init.configName" . | quote }}
     # report is called by its name.
     defaultMode: 0555
 {{- end }}

@@ -28,7 +28,7 @@ release could make for another's.
 # The SecurityContextConstraints of these pods.
 - apiGroups: [security.openshift.io]
   resources: [securitycontextconstraints]
-  resourceNames: [{{ include "istio-os-init.sccName" . }}]
+  resourceNames: [{{ include "istio-os-init.sccName" . | quote }}]
   verbs: [use]
 {{- end }}
 
@@ -81,7 +81,7 @@ scopeSelector:
   matchExpressions:
     - scopeName: PriorityClass
       operator: In
-      values: [{{ .Values.priorityClassName }}]
+      values: [{{ .Values.priorityClassName | quote }}]
 {{- end }}
 
 {{/* Whether the pods have NetworkPolicies; empty where not. */}}

@@ -71,12 +71,19 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- if not (kindIs "map" .Values.repair) }}
 {{- $refusals = append $refusals (printf "repair %q is no longer a value: allowed is repair.enabled, true or false. Set repair.enabled=%t%s." (toString .Values.repair) (ne (toString .Values.repair) "never") (eq (toString .Values.repair) "never" | ternary " to leave a pod that is not proven as it is" " to prove again after a drift and after a failed proof")) }}
 {{- end }}
-{{- $taken := has .Values.backend (list "nft" "legacy") | ternary (list "FORCE_IPTABLES_BINARY") list }}
-{{- range .Values.extraEnv }}
-{{- if or (has .name $taken) (hasPrefix "ISTIO_OS_INIT_" .name) }}
-{{- $refusals = append $refusals (printf "extraEnv: the name %q is taken: allowed is each name once, none that begins with ISTIO_OS_INIT_, and FORCE_IPTABLES_BINARY only with backend auto or native-nft. Remove or rename the entry." .name) }}
+{{- /* what the pods' containers, their scripts or Kubernetes set: another value would prove another mesh, or send the token elsewhere */}}
+{{- $set := list "PATH" "CLEANUP_ONLY" }}
+{{- if has .Values.backend (list "nft" "legacy") }}
+{{- $set = append $set "FORCE_IPTABLES_BINARY" }}
 {{- end }}
-{{- $taken = append $taken .name }}
+{{- $names := list }}
+{{- range .Values.extraEnv }}
+{{- if or (has .name $set) (hasPrefix "ISTIO_OS_INIT_" .name) (hasPrefix "KUBERNETES_" .name) }}
+{{- $refusals = append $refusals (printf "extraEnv: the name %q is set by the chart or by Kubernetes: allowed is any name but PATH, CLEANUP_ONLY, ISTIO_OS_INIT_*, KUBERNETES_*, and with backend nft or legacy FORCE_IPTABLES_BINARY. Remove the entry." .name) }}
+{{- else if has .name $names }}
+{{- $refusals = append $refusals (printf "extraEnv: the name %q is given twice: allowed is each name once. Remove one of the entries." .name) }}
+{{- end }}
+{{- $names = append $names .name }}
 {{- end }}
 {{- $signals := .Values.signals }}
 {{- if include "istio-os-init.signals" . }}

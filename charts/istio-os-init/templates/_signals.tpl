@@ -8,14 +8,13 @@
 {{- printf "%s-%s" (include "istio-os-init.fullname" .) .Release.Namespace }}
 {{- end }}
 
-{{/* Name of the objects that uninstall makes for the conditions, and removes again. */}}
-{{- define "istio-os-init.forgetName" -}}
-{{- printf "%s-forget" (include "istio-os-init.fit" (list (include "istio-os-init.fullname" .) 56)) }}
-{{- end }}
-
 {{/*
-A policy's spec: what a service account may change on nodes, beyond what RBAC can tell apart. From (dict "root" . "account" NAME
-"ownNode" BOOL "taint" KEY). dyn: what a Node has besides is for Kubernetes to say, and may be more in the next version.
+A policy's spec: what a service account may change on nodes, beyond what RBAC can tell apart. From (dict "root" . "account" NAME "pod" BOOL
+"taint" KEY): with pod its own node's condition, without it only the removal of conditions. dyn: Kubernetes says what else a Node has,
+which may be more in the next version.
+
+An object that etcd refuses for its size can never be written again, so that everything which may grow is bounded: how many conditions,
+each of their texts, and how many field managers.
 */}}
 {{- define "istio-os-init.nodePolicy" -}}
 failurePolicy: Fail
@@ -35,6 +34,8 @@ variables:
     expression: 'has(object.status.conditions) ? object.status.conditions : []'
   - name: oldConditions
     expression: 'has(oldObject.status.conditions) ? oldObject.status.conditions : []'
+  - name: ours
+    expression: variables.conditions.filter(c, c.type == "IstioReady")
   {{- if .taint }}
   - name: taints
     expression: 'has(object.spec.taints) ? object.spec.taints : []'
@@ -42,13 +43,16 @@ variables:
     expression: 'has(oldObject.spec.taints) ? oldObject.spec.taints : []'
   {{- end }}
 validations:
-  {{- if .ownNode }}
+  {{- if .pod }}
   # The API server knows the node from the token, which is bound to a pod.
   - message: may change only the node that its pod runs on
     expression: >-
       "authentication.kubernetes.io/node-name" in request.userInfo.extra &&
       request.userInfo.extra["authentication.kubernetes.io/node-name"][0] == object.metadata.name
   {{- end }}
+  - message: may write only as field manager {{ include "istio-os-init.owner" .root }}
+    expression: >-
+      has(request.options.fieldManager) && request.options.fieldManager == {{ include "istio-os-init.owner" .root | quote }}
   - message: may not change a node's metadata
     expression: >-
       dyn(object.metadata).all(k, k == "managedFields" || (k in dyn(oldObject.metadata) && dyn(object.metadata)[k] == dyn(oldObject.metadata)[k])) &&
@@ -56,6 +60,15 @@ validations:
   - message: may change no condition but IstioReady
     expression: >-
       variables.conditions.filter(c, c.type != "IstioReady") == variables.oldConditions.filter(c, c.type != "IstioReady")
+  {{- if .pod }}
+  - message: may write one condition IstioReady, with status True, False or Unknown, a reason of 128 and a message of 1024 characters at most
+    expression: >-
+      size(variables.ours) <= 1 && variables.ours.all(c, c.status in ["True", "False", "Unknown"] &&
+      (!has(c.reason) || size(c.reason) <= 128) && (!has(c.message) || size(c.message) <= 1024))
+  {{- else }}
+  - message: may only remove the condition IstioReady
+    expression: variables.ours.all(c, c in variables.oldConditions)
+  {{- end }}
   - message: may change nothing of a node's status but its conditions
     expression: >-
       dyn(object.status).all(k, k == "conditions" || (k in dyn(oldObject.status) && dyn(object.status)[k] == dyn(oldObject.status)[k])) &&

@@ -39,8 +39,6 @@ type Objects struct {
 	PrometheusRules     []monitoringv1.PrometheusRule                  `json:",omitempty"`
 	// Hooks are the objects that Helm makes at an event of the release and that are no part of it; nil where there are none.
 	Hooks *Objects
-	// Forget are those of them that remove the nodes' condition at uninstall.
-	Forget *Objects `json:",omitempty"`
 	// Tests are the pods of `helm test`, which are no part of it either.
 	Tests []corev1.Pod
 }
@@ -74,14 +72,10 @@ func Decode(t *testing.T, manifest string) Objects {
 		require.NoError(t, yaml.Unmarshal([]byte(document), &head))
 		into := &objects
 		if event, hook := head.Annotations["helm.sh/hook"]; hook && event != "test" {
-			hooks := &objects.Hooks
-			if strings.HasSuffix(head.Name, "-forget") {
-				hooks = &objects.Forget
+			if objects.Hooks == nil {
+				objects.Hooks = &Objects{}
 			}
-			if *hooks == nil {
-				*hooks = &Objects{}
-			}
-			into = *hooks
+			into = objects.Hooks
 		}
 		switch head.APIVersion + "/" + head.Kind {
 		case "apps/v1/DaemonSet":

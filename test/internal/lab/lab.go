@@ -190,9 +190,15 @@ func (r *Release) Uninstall() {
 // UninstallSays removes the release and returns what helm prints.
 func (r *Release) UninstallSays() string {
 	r.t.Helper()
-	output, err := helm.RunHelmCommandAndGetOutputContextE(r.t, r.t.Context(), r.options(), "uninstall", chart.Release)
+	output, err := r.TryUninstall()
 	require.NoError(r.t, err, output)
 	return output
+}
+
+// TryUninstall is UninstallSays with helm's error, and with what helm may be told besides.
+func (r *Release) TryUninstall(helmArgs ...string) (string, error) {
+	r.t.Helper()
+	return helm.RunHelmCommandAndGetOutputContextE(r.t, r.t.Context(), r.options(), "uninstall", append([]string{chart.Release}, helmArgs...)...)
 }
 
 // Revision returns the number and the status of the release's newest revision, e.g. "3 deployed".
