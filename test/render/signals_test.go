@@ -44,7 +44,7 @@ func TestSignalIsASidecarThatStartsBeforeAllOthers(t *testing.T) {
 
 func TestOnlySignalHasATokenAndItExpires(t *testing.T) {
 	t.Parallel()
-	for _, values := range []string{condition, taint, "{repair: sandbox, signals: {nodeCondition: {enabled: true}}}"} {
+	for _, values := range []string{condition, taint, "{repair: {enabled: false}, signals: {nodeCondition: {enabled: true}}}"} {
 		objects := chart.Render(t, values)
 		pod := objects.Pod(t)
 		require.False(t, *pod.AutomountServiceAccountToken)
