@@ -77,6 +77,15 @@ func TestLoadTakesTheSecondNameWhereTheKernelHasNotTheFirst(t *testing.T) {
 	require.Equal(t, []string{"nf_tables loaded-now", "xt_owner loaded-now"}, s.facts("module"), "each name once")
 }
 
+// As on a node whose kube-proxy has loaded the second.
+func TestLoadAsksForTheFirstNameAlthoughTheSecondIsLoaded(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, smallPlan).loadable("nf_tables", "xt_owner", "nft_counter")
+	s.write("host/proc/modules", "nf_tables 1 0 - Live 0x0\n")
+	s.run("load")
+	require.Equal(t, []string{"xt_owner loaded-now", "nft_counter loaded-now", "nf_tables loaded-before"}, s.facts("module"))
+}
+
 func TestLoadGoesOnAfterANameThatFailsAndKeepsModprobesWords(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, "modules: {base: {nft: [nf_tables, xt_CT, xt_CTX, xt_owner]}}\nmesh: {dns: false}\n").loadable("nf_tables", "xt_owner")

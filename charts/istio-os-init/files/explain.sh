@@ -41,23 +41,32 @@ find_package() {
   package=$filled
 }
 
-# rule_for KIND NAME: sets place and rule_command from the facts; fails if there is none.
-rule_for() {
+has_rule() {
   case $rules in *"$line_break$1 $2 "*) ;; *) return 1 ;; esac
-  place=${rules#*"$line_break$1 $2 "}
-  place=${place%%"$line_break"*}
-  rule_command=nothing
-  case $place in *' // '*) rule_command=${place#* // } ;; esac
-  place=${place%% // *}
 }
 
-# add_removal NAME: adds to removals how the rule at $place, which rule_for found, is lifted.
-add_removal() {
-  removals="$removals${removals:+; }"
-  case $place in
-    /proc/cmdline:*) removals="${removals}take $1 out of ${place#*:}= on the kernel's command line and reboot" ;;
-    *) removals="${removals}remove line ${place##*:} of ${place%:*}" ;;
-  esac
+# lift KINDS MODULE...: sets removals, how the rules are lifted that keep these modules from being loaded; and command, what the first
+# of them runs instead.
+lift() {
+  local kinds=$1 kind name place
+  shift
+  removals='' command=''
+  for name; do
+    for kind in $kinds; do
+      has_rule "$kind" "$name" || continue
+      place=${rules#*"$line_break$kind $name "}
+      place=${place%%"$line_break"*}
+      case $place in *' // '*) command=${command:-${place#* // }} ;; esac
+      place=${place%% // *}
+      case $place in
+        /proc/cmdline:*) place="take $name out of ${place#*:}= on the kernel's command line and reboot" ;;
+        *) place="remove line ${place##*:} of ${place%:*}" ;;
+      esac
+      removals="$removals${removals:+; }$place"
+      break
+    done
+  done
+  command=${command:-nothing}
 }
 
 # read_facts FACTS: sets the variables that explain declares.
@@ -87,34 +96,25 @@ sort_missing() {
     all="$all $name"
     case $disk:$says:$modules_disabled$no_capability:$modprobe in
       not-on-disk:* | unknown:*'not found'*) absent="$absent $name" ;;
-      monolithic:*) unexplained="$unexplained $name" ;;
-      *:0:works | *:0:failed | *:0:not-needed) sort_asked ;;
+      monolithic:*) ;;
+      *:0:works | *:0:failed | *:0:not-needed)
+        if has_rule install "$name"; then
+          overridden="$overridden $name"
+        elif has_rule module_blacklist "$name" || { [ -z "$says" ] && has_rule blacklist "$name"; }; then
+          blocklisted="$blocklisted $name"
+        elif [ -n "$says" ]; then
+          refused="$refused $name"
+          refusal=${refusal:-${says##*"'"}}
+        fi
+        ;;
       *) not_asked="$not_asked $name" ;;
     esac
   done <<END
 $missing
 END
-}
-
-# sort_asked: the same for one that modprobe has been asked for.
-sort_asked() {
-  if rule_for install "$name"; then
-    overridden="$overridden $name"
-    command=${command:-$rule_command}
-    removals=$override_removals
-    add_removal "$name"
-    override_removals=$removals
-  elif rule_for module_blacklist "$name" || { [ -z "$says" ] && rule_for blacklist "$name"; }; then
-    blocklisted="$blocklisted $name"
-    removals=$blocklist_removals
-    add_removal "$name"
-    blocklist_removals=$removals
-  elif [ -n "$says" ]; then
-    refused="$refused $name"
-    [ -n "$refusal" ] || refusal=${says##*"'"}
-  else
-    unexplained="$unexplained $name"
-  fi
+  for name in $all; do
+    case "$absent$overridden$blocklisted$refused$not_asked " in *" $name "*) ;; *) unexplained="$unexplained $name" ;; esac
+  done
 }
 
 # reason_for NAME MODULE...: adds a reason about modules, if there are any.
@@ -157,7 +157,7 @@ explain() {
   local kernel=unknown os_id='' os_like='' os_variant='' modules_dir=no modules_disabled=0 lockdown='' unread='' modprobe=not-needed
   local no_capability='' missing='' rules=$line_break own_lacks='' can='' list=''
   local all='' absent='' not_asked='' overridden='' blocklisted='' refused='' refusal='' unexplained=''
-  local package command='' place rule_command removals='' override_removals='' blocklist_removals='' remedy unseen
+  local package command removals remedy unseen
   read_facts "$1"
   sort_missing
   [ -z "$all" ] || reason_for CapabilityRefused $no_capability
@@ -167,9 +167,9 @@ explain() {
   [ "$backend" != legacy ] || unavailable
   find_package
   [ -n "$unread" ] || reason_for ModuleNotOnDisk $absent
-  removals=$override_removals
+  lift install $overridden
   reason_for ModuleOverridden $overridden
-  removals=$blocklist_removals
+  lift 'module_blacklist blacklist' $blocklisted
   reason_for ModuleBlocklisted $blocklisted
   remedy_of_refusal
   reason_for ModuleRefused $refused

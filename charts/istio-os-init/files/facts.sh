@@ -1,27 +1,16 @@
 # shellcheck shell=dash
 # Sourced by load.sh: what explains a failure, gathered from the host's files without changing anything.
 #
-# In (variables): host, proc as in load.sh; names: a set of every module that is asked about; ISTIO_OS_INIT_OS_RELEASE as in
-#                 load.sh. Needs outcome.sh.
-# Out (functions):
-#   in_set NAME SET  whether a set of names, a string " a b c ", has a name
-#   find_modules     sets kernel, its release; builtin and disk, sets of names: what is in the kernel, and what has a file;
-#                    modules_dir, the directory of the kernel's modules, empty if there is none
-#   find_rules       sets rules, what keeps modules from being loaded, one a line: "install NAME PLACE // COMMAND",
-#                    "blacklist NAME PLACE" (by modprobe, if it is not asked by that name), "module_blacklist NAME PLACE"
-#                    (by the kernel). PLACE is FILE:LINE or /proc/cmdline:PARAMETER; FILE may have spaces
-#   find_os          sets os, os_id, os_like, os_version, os_variant from the host's os-release; os_id is none if there is no
-#                    file, unreadable if there is one that cannot be read
-#   selected         after find_os: whether nodes.osRelease means this node
-#   node_facts       after these: prints the facts of the node, "KEY VALUE" a line
-# All of these files are the host's: regular ones alone are read, up to a size, and links lead from the host's root. Sets unread
-# to yes if they cannot be read in time.
+# In (variables): host, proc as in load.sh; names: a set of every module that is asked about. Needs outcome.sh.
+# Out (functions, in this order): find_modules, find_os, selected, find_rules, node_facts.
+# All of these files are the host's: regular ones alone are read, up to a size, and links lead from the host's root. Sets unread to
+# yes if they cannot be read in time.
 # Sources: modprobe.d(5) for the directories and their order; os-release(5); kernel-parameters.txt, module_blacklist.
 # shellcheck disable=SC2154 # load.sh's variables
 
 unread=
 
-# The shell searches a string without starting a process.
+# in_set NAME SET: whether a set of names, a string " a b c ", has a name.
 in_set() {
   case $2 in *" $1 "*) ;; *) return 1 ;; esac
 }
@@ -83,12 +72,11 @@ find_spellings() {
   done
 }
 
-# modules.builtin has lines like "kernel/net/netfilter/nf_nat.ko", modules.dep "kernel/net/netfilter/xt_owner.ko.xz: ...".
+# Sets kernel, its release; builtin and disk, sets of names: what is in the kernel, and what has a file; modules_dir, the directory of
+# the kernel's modules, empty if there is none. modules.builtin has lines like "kernel/net/netfilter/nf_nat.ko", modules.dep "kernel/net/netfilter/xt_owner.ko.xz: ...".
 find_modules() {
   local dir name file path
-  builtin=' '
-  disk=' '
-  modules_dir=
+  builtin=' ' disk=' ' modules_dir=''
   first_line "$proc/sys/kernel/osrelease"
   kernel=${first:-unknown}
   find_spellings
@@ -109,12 +97,13 @@ $text
 END
 }
 
+# Sets rules, what keeps modules from being loaded, one a line: "install NAME PLACE // COMMAND", "blacklist NAME PLACE" (by modprobe,
+# if it is not asked by that name), "module_blacklist NAME PLACE" (by the kernel). PLACE is FILE:LINE or /proc/cmdline:PARAMETER.
 # Of files with the same name the first directory's counts. grep follows a link in this container and not on the host: links are
 # read one by one, where they lead to there.
 find_rules() {
   local dir file files='' links='' pattern="^[[:blank:]]*(blacklist|install)[[:blank:]]+($spellings)([[:space:]]|$)"
-  dirs=
-  rules=
+  dirs='' rules=''
   set --
   for dir in /etc /run /usr/local/lib /usr/lib /lib; do
     in_host "$dir/modprobe.d" && [ -d "$found" ] || continue
@@ -196,13 +185,10 @@ find_kernel_rules() {
   set +f
 }
 
+# Sets os, os_id, os_like, os_version, os_variant; os_id is none if there is no os-release, unreadable if there is one that cannot be read.
 find_os() {
   local file value line
-  os=unknown
-  os_id=none
-  os_like=
-  os_version=
-  os_variant=
+  os=unknown os_id=none os_like='' os_version='' os_variant=''
   for file in /etc/os-release /usr/lib/os-release; do
     in_host "$file" && [ -f "$found" ] || continue
     [ -r "$found" ] || { os_id=unreadable && continue; }
@@ -226,7 +212,7 @@ END
   done
 }
 
-# A host that cannot be known is not left out: a node that passes unproven is worse than one that has a module too many.
+# selected: whether nodes.osRelease means this node. A host that cannot be known is not left out: a node that passes unproven is worse than one that has a module too many.
 selected() {
   local name words
   [ -n "${ISTIO_OS_INIT_OS_RELEASE-}" ] || return 0
@@ -241,6 +227,7 @@ selected() {
   return 1
 }
 
+# node_facts: prints the facts of the node, "KEY VALUE" a line.
 node_facts() {
   local unit tables='' family file table
   printf 'os %s\nos-id %s\nos-like %s\nos-version %s\nos-variant %s\n' "$os" "$os_id" "$os_like" "$os_version" "$os_variant"
@@ -248,11 +235,9 @@ node_facts() {
   [ -z "$unread" ] || echo 'unread modules'
   first_line "$proc/sys/kernel/modules_disabled"
   printf 'modules-disabled %s\n' "${first:-0}"
-  # What the kernel runs to load a module on demand.
   first_line "$proc/sys/kernel/modprobe"
   printf 'kernel.modprobe %s\n' "$first"
-  # "none [integrity] confidentiality"
-  first_line "$host/sys/kernel/security/lockdown"
+  first_line "$host/sys/kernel/security/lockdown" # "none [integrity] confidentiality"
   first=${first#*\[}
   printf 'lockdown %s\n' "${first%%\]*}"
   first_line "$host/sys/fs/selinux/enforce"

@@ -86,10 +86,10 @@ modprobe_on_host() {
   bounded "$limit" env PATH=/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin chroot "$host" modprobe -a -- "$@"
   case $? in
     0) modprobe=works ;;
-    127) modprobe=none ;;
+    124) modprobe=hangs ;;
     125) modprobe=cannot-enter ;;
     126) modprobe=cannot-run ;;
-    124) modprobe=hangs ;;
+    127) modprobe=none ;;
     *) modprobe=failed ;;
   esac
   case $modprobe in
@@ -115,10 +115,9 @@ first_there() {
 # shellcheck disable=SC2086 # a list of names, each a word
 load_plan() {
   local pending=$entries entry ask next
-  errors=
-  modprobe=not-needed
+  errors='' modprobe=not-needed
   while [ -n "$pending" ]; do
-    ask=
+    ask='' next=''
     for entry in $pending; do
       in_set "${entry%%|*}" "$loaded$builtin" || ask="$ask ${entry%%|*}"
     done
@@ -129,7 +128,6 @@ load_plan() {
       read_loaded
       [ "$modprobe" != hangs ] || return 0 # and would again
     fi
-    next=
     for entry in $pending; do
       case $entry in *'|'*) in_set "${entry%%|*}" "$loaded$builtin" || next="$next ${entry#*|}" ;; esac
     done
@@ -141,10 +139,7 @@ load_plan() {
 # Sets newly, already, inside and missing.
 sort_plan() {
   local entry name
-  newly=
-  already=
-  inside=
-  missing=
+  newly='' already='' inside='' missing=''
   for entry in $entries; do
     if ! first_there "$entry" "$loaded$builtin"; then
       first_there "$entry" "$disk" || name=${entry%%|*}
@@ -190,8 +185,7 @@ backend_facts() {
   [ -r "$backends_file" ] || return 0
   while read -r backend needs; do
     [ -n "$backend" ] || continue
-    found_out=present
-    lacks=
+    found_out=present lacks=''
     for need in $needs; do
       first_there "$need" "$loaded$builtin" && continue
       if first_there "$need" "$disk"; then found_out=loadable; else lacks="$lacks ${need%%|*}"; fi
@@ -202,8 +196,9 @@ backend_facts() {
   done <"$backends_file"
 }
 
-plan_facts() {
+all_facts() {
   local name place found_out
+  node_facts
   printf 'modprobe %s\n' "$modprobe"
   capability_facts
   for name in $newly; do printf 'module %s loaded-now\n' "$name"; done
@@ -221,12 +216,7 @@ plan_facts() {
   backend_facts
 }
 
-all_facts() {
-  node_facts
-  plan_facts
-}
-
-# record_facts TEXT: it becomes the file facts. Bounded, as what the host's files say is.
+# record_facts TEXT: it becomes the file facts, bounded, as what the host's files say is. Sets facts.
 record_facts() {
   facts=$1
   case ${#facts}$facts in

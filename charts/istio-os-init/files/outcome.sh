@@ -7,37 +7,21 @@
 #            backend NAME VERDICT
 # What is read from there was written by a container with fewer rights: it is data, bounded and cleaned, and never run.
 #
-# say TEXT...           one line to the container's log.
-# clean                 filter: whatever bytes come in, printable ASCII and line breaks come out.
-# data FILE BYTES       sets $text to at most so many bytes of a regular file, cleaned; fails if there is none. Follows no link.
-# put FILE TEXT [sync]  the text becomes the file's content, whole or not at all, and never through a link.
-# bounded SECONDS COMMAND...  runs a program with a time limit; what it prints, up to 256 KiB, becomes $text. Exit code: the
-#                       program's; 124 if the time limit ended it.
-# fill TEXT             sets $filled to a text of ours, with the value of $name for each {name}.
-# add_reason NAME SUBJECT  adds a reason, with sentence and fix from the catalogue (file reasons), to $reasons.
-# tell TEXT             the container's termination message, which goes to the log too.
-# conclude              the container's one conclusion, from $reasons: outcome, log and termination message. Fails, having
-#                       said so, if the outcome cannot be written.
-# read_outcome WRITER   sets $status, $round, $uptime, $reason, $line, $message, $error and $reasons from a writer's record; fails
-#                       if there is none, or none that makes sense.
-# find_outcome          the same for the node: see there. Sets $writer too.
-# no_reasons            forgets what was read: a conclusion begins anew.
-# quoted TEXT           sets $quoted: TEXT, printable ASCII, as a JSON string.
-# end_at_once "$@"      for the beginning of a script that waits for other programs: SIGTERM ends it.
-#
-# In:  ISTIO_OS_INIT_STATE            the directory of those directories. Default /run/istio-os-init.
-#      ISTIO_OS_INIT_TERMINATION_LOG  path of the termination message. Default /dev/termination-log (Kubernetes' own).
-#      $own                           set by each script that concludes: load, verify, traffic or watch.
+# In: ISTIO_OS_INIT_STATE            the directory of those directories. Default /run/istio-os-init.
+#     ISTIO_OS_INIT_TERMINATION_LOG  path of the termination message. Default /dev/termination-log (Kubernetes' own).
+#     $own                           set by each script that concludes: load, verify, traffic or watch.
 export LC_ALL=C
 
 state=${ISTIO_OS_INIT_STATE:-/run/istio-os-init}
 line_break='
 '
 
+# clean: filter; whatever bytes come in, printable ASCII and line breaks come out.
 clean() {
   sed 's/\r$//; s/\t/ /g; s/[^ -~]/?/g'
 }
 
+# say TEXT...: one line to the container's log.
 say() {
   case $* in
     *[!\ -~]*) printf '%s\n' "$*" | clean ;;
@@ -45,6 +29,7 @@ say() {
   esac
 }
 
+# data FILE BYTES: sets $text to at most so many bytes of a regular file, cleaned; fails if there is none. Follows no link.
 data() {
   text=
   [ -f "$1" ] || return 1
@@ -52,20 +37,22 @@ data() {
   case $text in *[!\ -~$line_break]*) text=$(printf '%s\n' "$text" | clean) ;; esac
 }
 
+# put FILE TEXT [sync]: the text becomes the file's content, whole or not at all, and never through a link.
 # noclobber: the temporary file is a new one. mv -T: a directory in the place of the file is an error, a link is replaced.
 put() {
   local new="${1%/*}/.${1##*/}.new" code=0
   { [ ! -e "$new" ] && [ ! -L "$new" ]; } || rm -rf "$new"
   set -C
   # cat says what the system says; the shell only "I/O error"
-  printf '%s\n' "$2" 2>/dev/null >"$new" || printf '%s\n' "$2" | cat >|"$new" || code=1
+  { printf '%s\n' "$2" 2>/dev/null >"$new" || printf '%s\n' "$2" | cat >|"$new"; } &&
+    { [ -z "${3-}" ] || sync "$new"; } && mv -fT "$new" "$1" || code=1
   set +C
-  [ "$code" -ne 0 ] || [ -z "${3-}" ] || sync "$new" || code=1
-  [ "$code" -ne 0 ] || mv -fT "$new" "$1" || code=1
   [ "$code" -eq 0 ] || rm -f "$new"
   return "$code"
 }
 
+# bounded SECONDS COMMAND...: runs a program with a time limit; what it prints, up to 256 KiB, becomes $text. Exit code: the
+# program's; 124 if the time limit ended it.
 # The output goes to a file: a pipe would be held open by a daemon that the program leaves behind. Without the signal that
 # comes with it, the limit of the file's size is an error of write(2), which most programs survive.
 bounded() {
@@ -84,6 +71,7 @@ shorten() {
   [ "${#2}" -le "$1" ] || shortened=$(printf "%.$(($1 - 3))s..." "$2")
 }
 
+# fill TEXT: sets $filled to a text of ours, with the value of $name for each {name}.
 fill() {
   local rest=$1 name
   filled=
@@ -97,6 +85,8 @@ fill() {
   filled=$filled$rest
 }
 
+# add_reason NAME SUBJECT: adds a reason to $reasons, with sentence and fix from the catalogue (file reasons), and sets $status to
+# that of the first.
 add_reason() {
   local name=$1 subject key value here=
   shorten 600 "$2"
@@ -120,12 +110,15 @@ add_reason() {
   done <"${0%/*}/reasons"
 }
 
+# tell TEXT: the container's termination message, which goes to the log too.
 # What is longer than 3,000 bytes would lose its beginning: the kubelet keeps the end of 4,096.
 tell() {
   say "$1"
   printf '%.2999s\n' "$1" 2>/dev/null >"${ISTIO_OS_INIT_TERMINATION_LOG:-/dev/termination-log}" || :
 }
 
+# conclude: the container's one conclusion, from $reasons: outcome, log and termination message. Fails, having said so, if the
+# outcome cannot be written.
 conclude() {
   local record uptime=0
   summarize
@@ -146,8 +139,7 @@ conclude() {
 # sentences and fixes of all of them in at most 1000 characters.
 summarize() {
   local key value subject='' fix='' also='' count=0
-  reason=
-  message=
+  reason='' message=''
   while read -r key value; do
     case $key in
       reason)
@@ -172,17 +164,16 @@ END
   message=$shortened
 }
 
+# read_outcome WRITER: sets $status, $round, $uptime, $reason, $line, $message, $error, $reasons and $backends_found from a writer's
+# record; fails if there is none, or none that makes sense.
 read_outcome() {
   data "$state/$1/outcome" 16384 && parse_outcome "$text"
 }
 
-# parse_outcome TEXT: fails if the record makes no sense.
 parse_outcome() {
   local key value
   no_reasons
-  round=
-  uptime=0
-  status=
+  round='' uptime=0 status=''
   while read -r key value; do
     case $key in
       round) round=$value ;;
@@ -207,7 +198,7 @@ END
   [ -n "$reason" ]
 }
 
-# The node's outcome. load begins a round; in it verify, verify-traffic and watch may say more, each only as long as nothing is
+# find_outcome: read_outcome for the node; sets $writer too. load begins a round; in it verify, verify-traffic and watch may say more, each only as long as nothing is
 # decided, except that watch, which runs longest, may also say that what was proven holds no more. Nothing that is not of load's
 # round counts; if load has recorded none, which is round 0, only watch may say so. Without anything: Unknown, and $reason is empty.
 find_outcome() {
@@ -222,24 +213,20 @@ find_outcome() {
       watch:*) continue ;;
       *) [ "$decided" = Unknown ] && [ "$current" != 0 ] || continue ;;
     esac
-    writer=$candidate
-    decided=$status
-    record=$text
+    writer=$candidate decided=$status record=$text
   done
   parse_outcome "$record" && return
-  reason=
-  round=0
-  status=Unknown
+  status=Unknown reason='' round=0
   message='load and verify have not ended yet.'
   line="Proving: $message"
 }
 
+# no_reasons: forgets what was read.
 no_reasons() {
-  reasons=
-  error=
-  backends_found=
+  reasons='' error='' backends_found=''
 }
 
+# quoted TEXT: sets $quoted: TEXT, printable ASCII, as a JSON string.
 quoted() {
   local rest=$1
   quoted=
@@ -253,6 +240,7 @@ quoted() {
   quoted="\"$quoted$rest\""
 }
 
+# end_at_once "$@": for the beginning of a script that waits for other programs: SIGTERM ends it.
 # The kernel spares process 1 every signal that it has no handler for, and the shell runs its handlers only between two
 # commands: so as process 1 it starts itself once more, and has nothing to do but to end, and all with it.
 end_at_once() {

@@ -38,8 +38,7 @@ rest() {
 # Sets attempts and last_pause.
 read_attempts() {
   local last_reason
-  attempts=0
-  last_pause=0
+  attempts=0 last_pause=0
   data "$state/$own/attempts" 200 || return 0
   read -r attempts last_pause last_reason <<END
 $text
