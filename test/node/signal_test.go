@@ -421,8 +421,8 @@ func TestSignalWritesNothingUntilAPolicyLimitsItsToken(t *testing.T) {
 func TestSignalEndsWithinASecondWhileTheAPIServerDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	hang := make(chan struct{})
-	t.Cleanup(func() { close(hang) })
 	_, a, stop := newSignal(t, oneCondition, func(_ *sandbox, a *apiStandIn) { a.hang = hang })
+	t.Cleanup(func() { close(hang) }) // before the server is closed, which waits for its answers
 	a.waitForRequests(1)
 	stop()
 }

@@ -12,7 +12,7 @@
 #      ISTIO_OS_INIT_LIMIT         seconds after the Job's start at which Kubernetes ends it. Default 290.
 #      ISTIO_OS_INIT_API, ISTIO_OS_INIT_ACCOUNT  see api.sh.
 # Out: a line for each step, and for what is left the nodes' names and what to do there. Helm prints them.
-# Exit: 0, also if something is left: a node that is down must not keep the release. 1 if the DaemonSet is not deleted.
+# Exit: 0, also if something is left: a node that is down must not keep the release. 1 if nothing is known of any node.
 # shellcheck shell=dash
 set -u
 . "${0%/*}/outcome.sh"
@@ -134,6 +134,7 @@ pause() {
 
 # Says what is left, and ends.
 finish() {
+  local code=0
   trap '' TERM INT
   if [ "$deleted" != true ]; then
     say "warning: nothing is removed: the API server does not delete the DaemonSet $ISTIO_OS_INIT_DAEMONSET: $words"
@@ -148,16 +149,15 @@ finish() {
   [ -n "$cleaner_pods" ] || exit 0
   [ "$waiting_for" != nothing ] || { say "clean: none of $wanted nodes has $file any more; loaded modules stay loaded" && exit 0; }
   named=
-  find_unclean && name_nodes "$unclean"
-  say "warning: $cleaned of $wanted nodes are clean. Left, with the status of the pod there (Pending: the node does not answer): ${named:-unknown ($words)}"
+  # timeout signals this shell first, and then every process: also one that was started in between
+  { find_unclean || { pause && find_unclean; }; } && name_nodes "$unclean" || code=1
+  say "warning: $cleaned of $wanted nodes are known to be clean. Left, with the status of the pod there (Pending: the node does not answer): ${named:-unknown ($words)}"
   say "Fix: as root on each such node, once it is back: rm -f $file"
-  # nothing is known of any node: Helm keeps the release
-  [ "$waiting_for" != unknown ] || exit 1
-  exit 0
+  exit "$code"
 }
 
 [ "${1-}" = --work ] || start_with_deadline
-deleted=false conditions='' waiting_for=unknown words=''
+deleted=false conditions='' waiting_for=nodes words=''
 wanted=0 cleaned=0 settled=0
 trap finish TERM INT
 until delete_writers; do pause; done
