@@ -117,6 +117,9 @@ func TestAFIFOInThePlaceOfAFileOfTheHostHoldsNothingUp(t *testing.T) {
 				return firstError(syscall.Mkfifo(path+".fifo", 0o666), os.Symlink(filepath.Base(path)+".fifo", path))
 			},
 		} {
+			if kind == "a link to" && !strings.HasPrefix(name, "etc/") {
+				continue
+			}
 			t.Run(kind+" "+name, func(t *testing.T) {
 				t.Parallel()
 				s := newPersisting(t, smallPlan+"nodes: {osRelease: [rocky]}\nverify: {enabled: false}")

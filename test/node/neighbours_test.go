@@ -57,7 +57,11 @@ func TestWhatAContainerPlantsChangesNothingOutsideItsVolume(t *testing.T) {
 				s.run("load", "verify", "verify-traffic")
 				before := map[string]string{"load": s.record("load"), "verify": s.record("verify")}
 
-				for _, target := range []string{s.path("host/etc/modules-load.d/k8s.conf"), s.path("state/load/outcome"), s.path("state/verify/outcome"), "../verify/outcome"} {
+				targets := []string{s.path("host/etc/modules-load.d/k8s.conf"), s.path("state/load/outcome"), "../verify/outcome"}
+				if name != "a link" {
+					targets = targets[:1]
+				}
+				for _, target := range targets {
 					planted := s.as(attacker, fmt.Sprintf(`NOTES=%s TARGET=%s; cd "$ISTIO_OS_INIT_STATE/%s" && rm -rf * .[!.]* && mkdir -m 777 bin &&
 						plant() { %s; }
 						for file in outcome facts attempts .outcome.new .facts.new .attempts.new .output applied loaded condition verdict proven drift.new bin/pilot-agent bin/dd bin/iptables bin/sed; do

@@ -219,8 +219,8 @@ all_facts() {
 # record_facts TEXT: it becomes the file facts, bounded, as what the host's files say is. Sets facts.
 record_facts() {
   facts=$1
-  case ${#facts}$facts in
-    ??????* | *[!\ -~$line_break]*) facts=$(printf '%s\n' "$facts" | clean | cut -b 1-600 | head -c 65536) ;;
+  case ${#facts}:$facts in
+    [0-9][0-9][0-9][0-9][0-9]*:* | *[!\ -~$line_break]*) facts=$(printf '%s\n' "$facts" | clean | cut -b 1-600 | head -c 65536) ;;
   esac
   put "$state/$own/facts" "$facts" || finish StateUnwritable load
 }
