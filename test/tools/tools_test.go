@@ -135,6 +135,11 @@ func (tr tree) building() []int {
 		}
 		return len(processes) == 2
 	})
+	tr.t.Cleanup(func() { // where the test fails, nothing else ends them
+		for _, process := range processes {
+			_ = syscall.Kill(process, syscall.SIGKILL)
+		}
+	})
 	return processes
 }
 
