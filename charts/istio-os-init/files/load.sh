@@ -136,10 +136,10 @@ load_plan() {
 }
 
 # Sorts what is there by how it came; an entry's first name that is there is the one that counts.
-# Sets newly, already, inside and missing.
+# Sets newly, already, inside and missing; and boot, those that the next boot has to load, in the plan's order.
 sort_plan() {
   local entry name
-  newly='' already='' inside='' missing=''
+  newly='' already='' inside='' missing='' boot=''
   for entry in $entries; do
     if ! first_there "$entry" "$loaded$builtin"; then
       first_there "$entry" "$disk" || name=${entry%%|*}
@@ -148,10 +148,9 @@ sort_plan() {
       : # an alternative of an earlier entry
     elif ! in_set "$name" "$loaded"; then
       inside="$inside $name"
-    elif in_set "$name" "$loaded_before"; then
-      already="$already $name"
     else
-      newly="$newly $name"
+      boot="$boot $name"
+      if in_set "$name" "$loaded_before"; then already="$already $name"; else newly="$newly $name"; fi
     fi
   done
 }
@@ -246,8 +245,8 @@ find_rules
 load_plan
 sort_plan
 record_facts "$(all_facts)"
-# shellcheck disable=SC2086 # lists of names
-persist $newly $already
+# shellcheck disable=SC2086 # a list of names
+persist $boot
 if [ "${ISTIO_OS_INIT_NAMES_DECIDE:-false}" != true ]; then
   finish ModulesLoaded "loaded now:${newly:- nothing}; loaded before:${already:- nothing}; built in:${inside:- nothing known}; not found:${missing:- nothing}"
 elif [ -z "$missing" ]; then
