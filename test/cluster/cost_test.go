@@ -65,5 +65,6 @@ func TestARevisionInEtcdIsFarFromTheLimit(t *testing.T) {
 	require.Len(t, revisions.Items, 1)
 	size := len(revisions.Items[0].Data["release"])
 	t.Logf("%d bytes", size)
-	require.Less(t, size, 170_000)
+	// 185,396 measured: the catalogue, the remedies and the scripts of four writers are in the chart and in its ConfigMaps
+	require.Less(t, size, 190_000)
 }
