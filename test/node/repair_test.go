@@ -45,10 +45,11 @@ func (s *sandbox) sandboxCommand(trap string, become ...string) *exec.Cmd {
 	return command
 }
 
-// sleepless has sleep note how long it is asked to sleep for, and return at once, but for those that wait for ever.
+// sleepless has sleep note how long it is asked to sleep for, and return at once, but for those that wait for ever, and for process 1
+// to end.
 func (s *sandbox) sleepless() *sandbox {
 	s.write("notes/sleeps", "")
-	return s.program("sleep", `echo "$1" >>`+s.path("notes/sleeps")+`; case $1 in 3600) exec /bin/sleep 3600 ;; *) exec /bin/sleep 0.01 ;; esac`)
+	return s.program("sleep", `echo "$1" >>`+s.path("notes/sleeps")+`; case $1 in 3600) exec /bin/sleep 3600 ;; 30) exec /bin/sleep 3 ;; *) exec /bin/sleep 0.01 ;; esac`)
 }
 
 // pauses are those that watch has made, but for what lasts no time, and for the time that it gives process 1 to end.
