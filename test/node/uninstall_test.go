@@ -44,11 +44,11 @@ func (s *sandbox) startCleanUp() (*exec.Cmd, *bytes.Buffer) {
 	return s.startAs(s.objects.Hooks.Container(s.t, "clean-up"))
 }
 
-// done runs the readiness probe and returns its exit code.
+// done runs the startup probe and returns its exit code.
 func (s *sandbox) done() int {
 	s.t.Helper()
 	container := s.objects.Hooks.Container(s.t, "clean-up")
-	probe := container.ReadinessProbe.Exec.Command
+	probe := container.StartupProbe.Exec.Command
 	command := exec.CommandContext(s.t.Context(), "/bin/sh", append([]string{s.path("config/clean-up.sh")}, probe[2:]...)...)
 	command.Env = append(s.env, environment(container)...)
 	_ = command.Run()
@@ -71,14 +71,14 @@ func TestCleanUpRemovesTheReleasesFileAndStays(t *testing.T) {
 	s.write("host/etc/modules-load.d/other.conf", "br_netfilter\n")
 	require.Equal(t, 1, s.done(), "ready before anything is removed")
 	command, _ := s.startCleanUp()
-	s.requireGone(persisted, 2*time.Second)
+	s.requireGone(persisted, soon)
 	require.Equal(t, []string{"other.conf"}, s.left())
 	require.Zero(t, s.done())
 
 	// a pod of the release that was still ending
 	s.write(persisted, ours)
 	require.Equal(t, 1, s.done())
-	s.requireGone(persisted, 2*time.Second)
+	s.requireGone(persisted, soon)
 	require.NoError(t, command.Process.Signal(syscall.Signal(0)), "a DaemonSet's pod that ends is started again")
 }
 
@@ -98,7 +98,7 @@ func TestCleanUpEndsAtOnceOnSIGTERM(t *testing.T) {
 	s := newUninstall(t, "")
 	s.write(persisted, ours)
 	command, log := s.startCleanUp()
-	s.requireGone(persisted, 2*time.Second)
+	s.requireGone(persisted, soon)
 	require.NoError(t, command.Process.Signal(syscall.SIGTERM))
 	require.Equal(t, 143, wait(t, command, time.Second), log)
 }
@@ -119,6 +119,22 @@ func TestCleanUpThatCannotRemoveSaysSoOnceAndIsNotDone(t *testing.T) {
 	require.Equal(t, 1, command.ProcessState.ExitCode(), string(output))
 	require.Len(t, warnings(string(output)), 1, string(output))
 	require.Regexp(t, `istio-os-init\.conf is not removed, .*Read-only file system`, string(output))
+}
+
+// The probe is not asked again: that a node is clean no more only a new start of the container can say.
+func TestCleanUpStartsAnewIfItCannotRemoveWhatIsWrittenOnANodeThatWasClean(t *testing.T) {
+	t.Parallel()
+	needNamespaces(t)
+	s := newUninstall(t, "")
+	s.write("notes/ours", ours)
+	script, file, dir := s.path("config/clean-up.sh"), s.path(persisted), s.path("host/etc/modules-load.d")
+	command := exec.CommandContext(s.patience(), "/bin/sh", "-c", "mount --make-rprivate / && mount --bind "+dir+" "+dir+" && { sh "+script+" & sleep 2; kill -0 $! || exit 9; cp "+
+		s.path("notes/ours")+" "+file+".tmp && mv "+file+".tmp "+file+" && mount -o remount,bind,ro "+dir+" && wait $!; }")
+	command.Env = append(s.env, environment(s.objects.Hooks.Container(t, "clean-up"))...)
+	command.SysProcAttr = namespaces()
+	output, err := command.CombinedOutput()
+	require.Error(t, err)
+	require.Equal(t, 1, command.ProcessState.ExitCode(), string(output))
 }
 
 // api answers as the API server does once Helm has made the hooks' objects, over TLS and with Kubernetes' own types.

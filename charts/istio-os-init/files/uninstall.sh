@@ -95,30 +95,27 @@ number() {
   number=${number%%[!0-9]*}
 }
 
-# One look. Sets $waiting_for to what is waited for: the nodes, the release's own pods, or nothing.
+# One look. Sets $clean once nothing is waited for: every node is clean, and the release's own pods have gone.
 look() {
   local own
   list "api/v1/$in_namespace/pods" "labelSelector=$ISTIO_OS_INIT_PODS" limit=1 || return
   case $answer in *'"cells"'*) own=some ;; *) own= ;; esac
   request "apis/apps/v1/$in_namespace/daemonsets/$hook" || return
-  waiting_for=nodes
   number desiredNumberScheduled && wanted=$number
   number numberReady && cleaned=$number
   number generation && generation=$number
-  # its controller has not counted yet
-  number observedGeneration && [ "$number" -eq "$generation" ] || return
-  [ "$cleaned" -ge "$wanted" ] || return 0
-  waiting_for=pods
+  # before its controller has counted the numbers say nothing
+  number observedGeneration
   # what was written up to now the cleaners, which look every second, have seen only two seconds on
-  [ -z "$own" ] || { settled=0 && return; }
   settled=$((settled + 1))
-  [ "$settled" -lt 3 ] || waiting_for=nothing
+  if [ "$number" -ne "$generation" ] || [ "$cleaned" -lt "$wanted" ] || [ -n "$own" ]; then settled=0; fi
+  [ "$settled" -lt 3 ] || clean=yes
 }
 
 # Sets $unclean to a line for each node that is not cleaned: its name and the status of its pod. A pod without a node names it in its affinity.
 find_unclean() {
   local pods="api/v1/$in_namespace/pods" selector=$cleaner_pods ready='/^"[^"]*","1\/1",/d'
-  [ "$waiting_for" != pods ] || selector=$ISTIO_OS_INIT_PODS ready=
+  [ "$wanted" -eq 0 ] || [ "$cleaned" -lt "$wanted" ] || selector=$ISTIO_OS_INIT_PODS ready=
   # name, ready, status, restarts, age, address, node
   list "$pods" "labelSelector=$selector" || return
   unclean=$(rows "$ready; "'s/^"[^"]*","[^"]*","\([^"]*\)","[^"]*","[^"]*","[^"]*","\([^"]*\)".*/\2 (\1)/; /^[<\\]/!p')
@@ -134,7 +131,7 @@ pause() {
 
 # Says what is left, and ends.
 finish() {
-  local code=0
+  local code=0 tries=0
   trap '' TERM INT
   if [ "$deleted" != true ]; then
     say "warning: nothing is removed: the API server does not delete the DaemonSet $ISTIO_OS_INIT_DAEMONSET: $words"
@@ -147,17 +144,21 @@ finish() {
     say "Fix: for each such node: kubectl patch node NODE --subresource status --patch '{\"status\":{\"conditions\":[{\"type\":\"IstioReady\",\"\$patch\":\"delete\"}]}}'"
   fi
   [ -n "$cleaner_pods" ] || exit 0
-  [ "$waiting_for" != nothing ] || { say "clean: none of $wanted nodes has $file any more; loaded modules stay loaded" && exit 0; }
+  [ -z "$clean" ] || { say "clean: none of $wanted nodes has $file any more; loaded modules stay loaded" && exit 0; }
   named=
   # timeout signals this shell first, and then every process: also one that was started in between
-  { find_unclean || { pause && find_unclean; }; } && name_nodes "$unclean" || code=1
-  say "warning: $cleaned of $wanted nodes are known to be clean. Left, with the status of the pod there (Pending: the node does not answer): ${named:-unknown ($words)}"
+  until find_unclean || [ "$tries" -eq 3 ]; do
+    tries=$((tries + 1))
+    pause
+  done
+  if [ "$tries" -lt 3 ]; then name_nodes "$unclean"; else code=1; fi
+  say "warning: $cleaned of $wanted nodes are known to be clean. Left, with the status of the pod there (Pending: the node does not answer): ${named:-unknown${words:+ ($words)}}"
   say "Fix: as root on each such node, once it is back: rm -f $file"
   exit "$code"
 }
 
 [ "${1-}" = --work ] || start_with_deadline
-deleted=false conditions='' waiting_for=nodes words=''
+deleted=false conditions='' clean='' words=''
 wanted=0 cleaned=0 settled=0
 trap finish TERM INT
 until delete_writers; do pause; done
@@ -169,6 +170,6 @@ if [ -n "$owner" ]; then
   forget || { pause && forget; } || { pause && forget; }
 fi
 if [ -n "$cleaner_pods" ]; then
-  until look && [ "$waiting_for" = nothing ]; do pause; done
+  until look && [ -n "$clean" ]; do pause; done
 fi
 finish
