@@ -32,12 +32,12 @@ func TestANamespaceWhichRefusesThePodsIsNamedWithTheRemedy(t *testing.T) {
 
 	notes := lab.Shell(t, "helm install istio-os-init ./charts/istio-os-init --namespace istio-system --values "+lab.Values(t))
 	require.Contains(t, notes, "WARNING: the label "+label+"=baseline of namespace istio-system refuses the pods")
-	command := func(verb string) string {
-		found := regexp.MustCompile(`(?m)^  (kubectl .*` + verb + ` .*)$`).FindStringSubmatch(notes)
+	command := func(part string) string {
+		found := regexp.MustCompile(`(?m)^  (kubectl .*` + part + `.*)$`).FindStringSubmatch(notes)
 		require.NotNil(t, found, notes)
 		return found[1]
 	}
-	asked, remedy := command("get events"), command("label")
+	asked, remedy := command("get events .*FailedCreate"), command(`\blabel `)
 
 	cause := `violates PodSecurity "baseline:latest"`
 	require.Eventually(t, func() bool { return strings.Contains(lab.Shell(t, asked), cause) }, 30*time.Second, time.Second)

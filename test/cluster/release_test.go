@@ -19,7 +19,7 @@ var redirect = strings.Split("-p 15001 -z 15006 -u 1337 -m REDIRECT -i * -x  -b 
 func TestInstallProvesEveryNodeTheControlPlaneIncluded(t *testing.T) {
 	t.Parallel()
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade(""))
+	require.NoError(t, release.Upgrade("terminationGracePeriodSeconds: 90"))
 	release.WaitReady()
 
 	pods := release.Pods()
@@ -48,11 +48,11 @@ func TestInstallProvesEveryNodeTheControlPlaneIncluded(t *testing.T) {
 		}
 	})
 
-	t.Run("a deleted pod is gone within five seconds", func(t *testing.T) {
+	t.Run("a deleted pod does not wait for the end of its grace period", func(t *testing.T) {
 		for _, pod := range release.Pods() {
 			took := release.DeletePod(pod.Name)
 			t.Logf("%s: %v", pod.Name, took.Round(time.Millisecond))
-			require.Less(t, took, 5*time.Second)
+			require.Less(t, took, 45*time.Second) // on a busy machine; 2 s on an idle one
 		}
 		release.WaitReady()
 	})

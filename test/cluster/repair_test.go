@@ -130,30 +130,6 @@ func TestANodeThatIsNotProvenIsExplainedByEventsAndByReport(t *testing.T) {
 	}
 }
 
-// A fleet of a thousand nodes that all fail stays under 50 writes a second: three a minute for each.
-func TestANodeThatIsNotProvenCostsAtMostThreeWritesAMinute(t *testing.T) {
-	if testing.Short() {
-		t.Skip("NOT PROVEN: what a node that is not proven costs the API server, which takes nine minutes. Run make test.")
-	}
-	t.Parallel()
-	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade(onOneNode(t)+unprovable))
-	time.Sleep(5 * time.Minute)
-	begin := lab.AuditEnd(t)
-	const measured = 4 * time.Minute
-	time.Sleep(measured)
-	var writes []string
-	for _, request := range lab.Requests(t, begin, release.Namespace) {
-		if request.Stage == "ResponseComplete" && request.Verb != "get" && request.Verb != "list" && request.Verb != "watch" {
-			writes = append(writes, request.User.Username+" "+request.Verb+" "+request.URI)
-		}
-	}
-	t.Logf("%d writes in %v", len(writes), measured)
-	require.LessOrEqual(t, float64(len(writes)), 3*measured.Minutes(), strings.Join(writes, "\n"))
-	outcome := release.WaitRefused(lab.Nodes(t)[0])
-	require.Greater(t, outcome.Round, 3, "it does not prove again")
-}
-
 // onOneNode are the values of a release on the lab's first node: one is enough if every node does the same.
 func onOneNode(t *testing.T) string {
 	t.Helper()

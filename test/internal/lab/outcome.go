@@ -38,7 +38,7 @@ func (r *Release) Outcome(node string) (Outcome, bool) {
 		return Outcome{}, false
 	}
 	output, err := r.TryExecIn(node, "watch", "report", "--json")
-	if err != nil { // ended with its container
+	if err != nil || !strings.HasSuffix(output, "}\n") { // ended with its container
 		return Outcome{}, false
 	}
 	var outcome Outcome
