@@ -61,7 +61,7 @@ func TestEveryReasonOfTheCatalogueIsCompleteAndEveryReasonOfTheScriptsIsInIt(t *
 
 	files, err := filepath.Glob(chart.Script("*"))
 	require.NoError(t, err)
-	given := regexp.MustCompile(`\b(?:add_reason|reason_for|finish) ([A-Z][a-z]+[A-Za-z]*)`)
+	given := regexp.MustCompile(`\b(?:(?:conclude|finish) |(?:add|reason_for)\(")([A-Z][a-z]+[A-Za-z]*)`)
 	var used []string
 	for _, file := range files {
 		content, err := os.ReadFile(file)
@@ -152,7 +152,7 @@ func TestEveryReasonIsGivenWithoutAHole(t *testing.T) {
 		"CapabilityRefused": onHost(fault{files: dep, breaks: func(s *sandbox) {
 			s.objects.DaemonSets[0].Spec.Template.Spec.InitContainers[0].SecurityContext.Capabilities.Add = nil
 		}}),
-		"HostUnreadable": onHost(fault{breaks: func(s *sandbox) { s.hurried().program("grep", "exec sleep 60") }}),
+		"HostUnreadable": onHost(fault{breaks: func(s *sandbox) { s.hurried().slowFiles() }}),
 		"ModuleMissing": onHost(fault{loadable: []string{"none"}, breaks: func(s *sandbox) {
 			require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules")))
 			require.NoError(s.t, os.Remove(s.path("host/proc/modules")))

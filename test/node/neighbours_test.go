@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,7 +97,7 @@ func TestWhatAContainerPlantsChangesNothingOutsideItsVolume(t *testing.T) {
 func (s *sandbox) record(writer string) string {
 	s.t.Helper()
 	outcome := s.outcome(writer)
-	outcome.round, outcome.uptime = 0, 0
+	outcome.round, outcome.uptime, outcome.line = 0, 0, ""
 	outcome.reasons[0].subject = strings.Replace(outcome.reasons[0].subject, "now: nothing; loaded before: nf", "now: nf", 1)
 	outcome.reasons[0].subject = strings.Replace(outcome.reasons[0].subject, "loaded before: nothing; ", "", 1)
 	return fmt.Sprintf("%+v", outcome)
@@ -130,7 +131,7 @@ func TestTheVerdictIsThatOfTheContainerThatHasToGiveIt(t *testing.T) {
 			s.newState()
 			for writer, record := range map[string]string{"load": row.load, "verify": row.verify, "traffic": row.traffic, "watch": row.watch} {
 				if words := strings.Fields(record); len(words) > 0 {
-					s.write("state/"+writer+"/outcome", fmt.Sprintf("round %s\nuptime 1\nstatus %s\nreason %s\nsubject x\nsentence X.\n", words[0], words[1], words[2]))
+					s.write("state/"+writer+"/outcome", recordOf(words[0], words[1], words[2], "x"))
 				}
 			}
 			require.Equal(t, row.want, s.found("watch"))
@@ -171,7 +172,7 @@ func TestARecordThatIsNoFileIsNoRecordAndHoldsNoReaderUp(t *testing.T) {
 				want := map[string]string{"verify": "Unknown ModulesLoaded load", "traffic": "Unknown RulesApplied verify", "watch": "Unknown RulesApplied verify"}[writer]
 				truth := s.path("state/" + writer + "/truth")
 				status := map[string]string{"verify": "True", "traffic": "True", "watch": "False"}[writer]
-				require.NoError(t, os.WriteFile(truth, []byte("round 1\nuptime 1\nstatus "+status+"\nreason RedirectionProven\nsubject x\nsentence X.\n"), 0o644))
+				require.NoError(t, os.WriteFile(truth, []byte(recordOf("1", status, "RedirectionProven", "x")), 0o644))
 				file := s.path("state/" + writer + "/outcome")
 				require.NoError(t, os.RemoveAll(file))
 				require.NoError(t, put(file, truth))
@@ -236,7 +237,9 @@ func TestForgedTextComesOutCleanAndBounded(t *testing.T) {
 			s := newSandbox(t, "").sleepless()
 			s.recorded("load", 1, "Unknown", "ModulesLoaded", "x")
 			s.recorded("verify", 1, "Unknown", "RulesApplied", "x")
-			s.write("state/traffic/outcome", row.record)
+			// line and message say the same as subject and sentence
+			record := regexp.MustCompile(`(?s)subject ([^\n]*)\nsentence ([^\n]*)\n`).ReplaceAllString(row.record, "line $1\nmessage $2\n$0")
+			s.write("state/traffic/outcome", record)
 			want := "Unknown RulesApplied verify"
 			if row.believed {
 				want = "True RedirectionProven traffic"

@@ -268,11 +268,11 @@ func (s *sandbox) ended(command *exec.Cmd) result {
 
 // record is what a container leaves as outcome.
 type record struct {
-	round, uptime int
-	status        string
-	reasons       []reason
-	kernel        string
-	backends      map[string]string
+	round, uptime         int
+	status, line, message string
+	reasons               []reason
+	kernel                string
+	backends              map[string]string
 }
 
 type reason struct{ name, subject, sentence, fix string }
@@ -299,6 +299,10 @@ func (s *sandbox) outcome(writer string) record {
 			r.uptime = number(value)
 		case "status":
 			r.status = value
+		case "line":
+			r.line = value
+		case "message":
+			r.message = value
 		case "reason":
 			require.Regexp(s.t, `^[A-Z][A-Za-z]+$`, value, content)
 			r.reasons = append(r.reasons, reason{name: value})
@@ -319,16 +323,23 @@ func (s *sandbox) outcome(writer string) record {
 	}
 	require.Contains(s.t, []string{"True", "False", "Unknown"}, r.status, content)
 	require.NotEmpty(s.t, r.reasons, content)
+	require.True(s.t, strings.HasPrefix(r.line, r.reasons[0].name+": "), content)
+	require.NotEmpty(s.t, r.message, content)
 	return r
 }
 
 // says is the status and the name of the first reason, e.g. "False ModuleGone".
 func (r record) says() string { return r.status + " " + r.reasons[0].name }
 
+// recordOf is an outcome as a container records it.
+func recordOf(round, status, reason, subject string) string {
+	return fmt.Sprintf("round %s\nuptime 1\nstatus %s\nline %s: %s\nmessage A sentence on %s.\nreason %[3]s\nsubject %[4]s\nsentence A sentence on %[4]s.\n", round, status, reason, subject, subject)
+}
+
 // recorded writes an outcome as a container would.
 func (s *sandbox) recorded(writer string, round int, status, reason, subject string) {
 	s.t.Helper()
-	s.write("state/"+writer+"/outcome", fmt.Sprintf("round %d\nuptime 1\nstatus %s\nreason %s\nsubject %s\nsentence A sentence on %s.\n", round, status, reason, subject, subject))
+	s.write("state/"+writer+"/outcome", recordOf(strconv.Itoa(round), status, reason, subject))
 }
 
 // proven is the state of a node that is proven, with modules that load has seen loaded.

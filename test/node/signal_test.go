@@ -233,11 +233,11 @@ func newSignal(t *testing.T, values string, prepare ...func(*sandbox, *apiStandI
 }
 
 // tell records what the writers conclude in their volumes, as outcome.sh does: whole or not at all. load has begun the round.
-func (s *sandbox) tell(round int, writer, status, reason string, more ...string) {
+func (s *sandbox) tell(round int, writer, status, reason, message string) {
 	s.t.Helper()
-	records := map[string]string{"load": "status Unknown\nreason ModulesLoaded\nsentence The host's modprobe has been asked for the plan.\n"}
+	records := map[string]string{"load": "status Unknown\nline x\nmessage The host's modprobe has been asked for the plan.\nreason ModulesLoaded\n"}
 	if status != "" {
-		records[writer] = strings.Join(append([]string{"status " + status, "reason " + reason}, more...), "\n") + "\n"
+		records[writer] = fmt.Sprintf("status %s\nline %s\nmessage %s\nreason %[2]s\n", status, reason, message)
 	}
 	for writer, record := range records {
 		file := "state/" + writer + "/outcome"
@@ -254,19 +254,18 @@ func TestTheConditionFollowsWhatThePodConcludes(t *testing.T) {
 	first := a.waitFor("Unknown", "Proving")
 	require.WithinDuration(t, time.Now(), first.LastTransitionTime.Time, 5*time.Second)
 
-	s.tell(1, "verify", "False", "ModuleNotOnDisk", "subject iptable_nat", `sentence Kernel 5 has no "nat" \ table.`, "fix dnf install it",
-		"reason ModuleBlocklisted", "sentence A list.", "fix remove it")
+	s.tell(1, "verify", "False", "ModuleNotOnDisk", `Kernel 5 has no "nat" \ table. Fix: dnf install it. Also ModuleBlocklisted: A list. Fix: remove it.`)
 	failed := a.waitFor("False", "ModuleNotOnDisk")
 	require.Equal(t, `Kernel 5 has no "nat" \ table. Fix: dnf install it. Also ModuleBlocklisted: A list. Fix: remove it.`, failed.Message)
 
 	// another reason, the same status
 	time.Sleep(time.Second)
-	s.tell(1, "verify", "False", "RulesRejected", "sentence The kernel refuses them.", "fix look")
+	s.tell(1, "verify", "False", "RulesRejected", "The kernel refuses them. Fix: look.")
 	changed := a.waitFor("False", "RulesRejected")
 	require.Equal(t, failed.LastTransitionTime, changed.LastTransitionTime)
 	require.True(t, changed.LastHeartbeatTime.After(failed.LastHeartbeatTime.Time))
 
-	s.tell(2, "traffic", "True", "RedirectionProven", "sentence It works.")
+	s.tell(2, "traffic", "True", "RedirectionProven", "It works.")
 	proven := a.waitFor("True", "RedirectionProven")
 	require.True(t, proven.LastTransitionTime.After(failed.LastTransitionTime.Time))
 
@@ -311,7 +310,7 @@ func provenBefore(ago time.Duration) func(*sandbox, *apiStandIn) {
 func TestAnOldProofIsLeftForTenMinutesBesideAPodThatConcludesNothing(t *testing.T) {
 	t.Parallel()
 	s, a, stop := newSignal(t, oneCondition, provenBefore(time.Minute))
-	s.tell(1, "load", "Unknown", "Loading", "sentence The modules are being loaded.")
+	s.tell(1, "load", "Unknown", "Loading", "The modules are being loaded.")
 	time.Sleep(2500 * time.Millisecond)
 	s.write("host/proc/uptime", "4199.99 1.00\n") // 599 seconds on
 	time.Sleep(2500 * time.Millisecond)
@@ -319,12 +318,12 @@ func TestAnOldProofIsLeftForTenMinutesBesideAPodThatConcludesNothing(t *testing.
 	s.write("host/proc/uptime", "4201.00 1.00\n")
 	a.waitFor("Unknown", "NotProven")
 
-	s.tell(1, "traffic", "True", "RedirectionProven", "sentence It works.")
+	s.tell(1, "traffic", "True", "RedirectionProven", "It works.")
 	a.waitFor("True", "RedirectionProven")
 	// a new round begins, and its own ten minutes
 	s.write("host/proc/uptime", "9000.00 1.00\n")
 	time.Sleep(2500 * time.Millisecond)
-	s.tell(2, "", "", "")
+	s.tell(2, "", "", "", "")
 	time.Sleep(2500 * time.Millisecond)
 	require.EqualValues(t, "True", a.condition().Status)
 	s.write("host/proc/uptime", "9601.00 1.00\n")
@@ -339,12 +338,12 @@ func TestTheTaintIsRemovedWithTheProofAndNoOtherTaintIs(t *testing.T) {
 		a.node.Spec.Taints = []corev1.Taint{others[0], {Key: ourTaint, Value: "x", Effect: "NoSchedule"}, others[1], {Key: ourTaint, Effect: "NoExecute"}, others[2]}
 	})
 	a.waitFor("Unknown", "Proving")
-	s.tell(1, "verify", "False", "RulesRejected", "sentence No.")
+	s.tell(1, "verify", "False", "RulesRejected", "No.")
 	a.waitFor("False", "RulesRejected")
 	time.Sleep(2500 * time.Millisecond)
 	require.Len(t, a.taints(), 5, "the taint of a node that is not proven is removed")
 
-	s.tell(2, "traffic", "True", "RedirectionProven", "sentence Yes.")
+	s.tell(2, "traffic", "True", "RedirectionProven", "Yes.")
 	require.Eventually(t, func() bool { return len(a.taints()) == 3 }, soon, 20*time.Millisecond)
 	require.Equal(t, []string{"a", ourTaint + "-of-another", "b"}, a.taints())
 	require.Contains(t, stop(), `taint removed: {"key":"`+ourTaint+`","value":"x","effect":"NoSchedule"}`)
@@ -362,7 +361,7 @@ func TestATaintThatIsAddedAtTheSameMomentIsNotLost(t *testing.T) {
 			}
 		}
 	})
-	s.tell(1, "traffic", "True", "RedirectionProven", "sentence Yes.")
+	s.tell(1, "traffic", "True", "RedirectionProven", "Yes.")
 	require.Eventually(t, func() bool { return len(a.taints()) == 7 && times == 7 }, soon, 20*time.Millisecond)
 	require.Equal(t, []string{"new-6", "new-5", "new-4", "new-3", "new-2", "new-1", "there"}, a.taints())
 	require.Contains(t, stop(), "422")
@@ -374,7 +373,7 @@ func TestATaintIsFoundAlthoughTheAPIServersMemoryIsOld(t *testing.T) {
 		a.node.Spec.Taints = []corev1.Taint{{Key: "there"}, {Key: ourTaint}}
 		a.old = []corev1.Taint{{Key: ourTaint}}
 	})
-	s.tell(1, "traffic", "True", "RedirectionProven", "sentence Yes.")
+	s.tell(1, "traffic", "True", "RedirectionProven", "Yes.")
 	a.waitFor("True", "RedirectionProven")
 	require.Eventually(t, func() bool { return len(a.taints()) == 1 }, soon, 20*time.Millisecond)
 	require.Equal(t, []string{"there"}, a.taints(), "the patch has hit another taint")
@@ -384,7 +383,7 @@ func TestATaintIsFoundAlthoughTheAPIServersMemoryIsOld(t *testing.T) {
 func TestSignalTriesAgainAndSaysOnceWhyItCannotWrite(t *testing.T) {
 	t.Parallel()
 	s, a, stop := newSignal(t, oneCondition, func(_ *sandbox, a *apiStandIn) { a.fail = 2 })
-	s.tell(1, "traffic", "True", "RedirectionProven", "sentence Yes.")
+	s.tell(1, "traffic", "True", "RedirectionProven", "Yes.")
 	require.Eventually(t, func() bool { return a.condition().Status == "True" }, soon, 50*time.Millisecond)
 	log := stop()
 	require.Equal(t, 1, strings.Count(log, "warning: "))
@@ -406,7 +405,7 @@ func TestSignalWritesNothingUntilAPolicyLimitsItsToken(t *testing.T) {
 				a.node.Spec.Taints = []corev1.Taint{{Key: ourTaint, Effect: "NoSchedule"}}
 				messages, a.denies = a.denies, nil
 			})
-			s.tell(1, "traffic", "True", "RedirectionProven", "sentence Yes.")
+			s.tell(1, "traffic", "True", "RedirectionProven", "Yes.")
 			time.Sleep(3 * time.Second)
 			a.Lock()
 			require.Empty(t, a.writes)
@@ -432,12 +431,12 @@ func TestWhatARecordContainsCannotBecomeAnotherField(t *testing.T) {
 	t.Parallel()
 	const hostile = `\","status":"True","x":"\u0041$(touch pwned)\\`
 	s, a, stop := newSignal(t, oneCondition)
-	s.tell(1, "verify", "False", "RulesRejected", "sentence "+hostile, "fix "+strings.Repeat("y", 3000))
+	s.tell(1, "verify", "False", "RulesRejected", hostile+strings.Repeat("y", 3000))
 	written := a.waitFor("False", "RulesRejected")
 	require.Contains(t, written.Message, hostile)
 	require.LessOrEqual(t, len(written.Message), 1000)
 	for _, row := range [][]string{{"True\"}", "RulesRejected"}, {"Maybe", "RulesRejected"}, {"True", `Redirection","status":"True`}, {"True", strings.Repeat("A", 200)}} {
-		s.tell(1, "verify", row[0], row[1], "sentence x")
+		s.tell(1, "verify", row[0], row[1], "x")
 		time.Sleep(2200 * time.Millisecond)
 		require.NotEqualValues(t, "True", a.condition().Status, "%v", row)
 	}

@@ -35,22 +35,6 @@ func TestThePageListsTheCatalogueOfReasons(t *testing.T) {
 	require.Equal(t, catalogue(t), listed)
 }
 
-func TestTheScriptsGiveTheReasonsOfTheCatalogueAndNoOthers(t *testing.T) {
-	t.Parallel()
-	given, known := map[string]bool{}, map[string]bool{}
-	scripts, err := filepath.Glob(filepath.Join(chart.Path(), "files", "*.sh"))
-	require.NoError(t, err)
-	for _, script := range scripts {
-		for _, match := range regexp.MustCompile(`\b(?:add_reason|reason_for|finish) ([A-Z][a-z]\w+)`).FindAllStringSubmatch(source(t, filepath.Base(script)), -1) {
-			given[match[1]] = true
-		}
-	}
-	for name := range catalogue(t) {
-		known[name] = true
-	}
-	require.Equal(t, known, given)
-}
-
 func TestThePagesShowOnlyReasonsOfTheCatalogue(t *testing.T) {
 	t.Parallel()
 	pages, err := filepath.Glob(filepath.Join(chart.Path(), "docs", "*.md"))

@@ -75,7 +75,7 @@ func TestTheStartupProbeOfWatchIsTheVerdict(t *testing.T) {
 		require.Equal(t, &corev1.Probe{
 			ProbeHandler:     corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/sh", "/opt/istio-os-init/report", "--ready"}}},
 			PeriodSeconds:    1,
-			TimeoutSeconds:   30,
+			TimeoutSeconds:   120,
 			FailureThreshold: 1<<31 - 1,
 		}, watch.StartupProbe)
 		require.Nil(t, watch.ReadinessProbe)

@@ -12,22 +12,20 @@
 #      ISTIO_OS_INIT_NAMES_DECIDE    true: a module that is missing decides. Default false.
 #      ISTIO_OS_INIT_HOST            where the host's root is mounted. Default /host.
 #      ISTIO_OS_INIT_PROC            where proc is mounted. Default /proc.
-# Out: the outcome (outcome.sh), and beside it facts, "KEY VALUE" a line, for people, watch, verify and report: node_facts
-#      (facts.sh), then
+# Out: the outcome (outcome.sh), and beside it facts, "KEY VALUE" a line, for people, watch, verify and report: those of facts.sh up
+#      to modules-dir, then
 #        modprobe works|failed|hangs|none|cannot-enter|cannot-run|not-needed
 #        capability SYS_MODULE|SYS_CHROOT yes|no
 #        module NAME loaded-now|loaded-before|built-in
 #        missing NAME on-disk|not-on-disk|unknown|monolithic MODPROBE'S WORDS   of a|b the first on disk, or a
-#        rule ...                                                    see find_rules, for modules of the plan
+#        rule ...                                                    see modules.awk
 #        backend BACKEND present|loadable|unknown|lacks NAME...
-#      On a host that is not meant there are only those of node_facts.
+#      On a host that is not meant there are only those of facts.sh.
 #      The node's list of modules for the next boot, and the parameters that it needs: see persist.sh.
 # Exit: 0, whatever was found out: watch holds the verdict.
 set -u
 own=load
 . "${0%/*}/outcome.sh"
-. "${0%/*}/facts.sh"
-. "${0%/*}/explain.sh"
 . "${0%/*}/persist.sh"
 end_at_once "$@"
 
@@ -37,11 +35,15 @@ host=${ISTIO_OS_INIT_HOST:-/host}
 proc=${ISTIO_OS_INIT_PROC:-/proc}
 limit=60
 
-# finish REASON SUBJECT: with that reason, or with none but those that there are.
+# finish REASON SUBJECT: see conclude.
 finish() {
-  [ $# -eq 0 ] || add_reason "$@"
-  conclude || :
+  conclude "$@" || :
   exit 0
+}
+
+# in_set NAME SET: whether a set of names, a string " a b c ", has a name.
+in_set() {
+  case $2 in *" $1 "*) ;; *) return 1 ;; esac
 }
 
 # begin_round: counts it, and has whatever the other containers recorded before count no more.
@@ -49,10 +51,8 @@ begin_round() {
   read_outcome load || round=0
   round=$((round + 1))
   [ "${#round}" -le 9 ] || round=1
-  no_reasons
-  add_reason Loading "round $round"
-  conclude || exit 0
-  no_reasons
+  error='' backends_found=''
+  conclude Loading "round $round" || exit 0
 }
 
 # Sets entries, the plan's, and names, a set of all that is asked about.
@@ -69,6 +69,49 @@ read_plan() {
   IFS=' |'
   for name in $entries $others; do in_set "$name" "$names" || names="$names$name "; done
   unset IFS
+}
+
+# value_of KEY: sets value to what $host_facts say under a key that they have once.
+value_of() {
+  value=${host_facts#*"$line_break$1 "}
+  [ "$value" != "$host_facts" ] || value=
+  value=${value%%"$line_break"*}
+}
+
+# Sets host_facts, what facts.sh prints; from them os_id, os_like and modules_dir; builtin and disk, sets of names; and rules.
+read_host() {
+  export names
+  builtin=' ' disk=' ' rules=''
+  bounded 30 /bin/sh "${0%/*}/facts.sh" || text="$text${line_break}unread modules"
+  host_facts=$line_break$text$line_break
+  value_of builtin
+  builtin=" $value "
+  value_of disk
+  disk=" $value "
+  value_of modules-dir
+  modules_dir=$value
+  value_of os-id
+  os_id=${value:-unreadable}
+  value_of os-like
+  os_like=$value
+  case $text in *"${line_break}rule "*) rules=rule\ ${text#*"${line_break}rule "} ;; esac
+  host_facts=${text%%"${line_break}builtin"*}
+}
+
+# selected: whether nodes.osRelease means this node. A host that cannot be known is not left out: a node that passes unproven is worse
+# than one that has a module too many.
+selected() {
+  local name words
+  [ -n "${ISTIO_OS_INIT_OS_RELEASE-}" ] || return 0
+  if [ "$os_id" = unreadable ]; then
+    say "warning: the host's os-release cannot be read, so this node counts as one of nodes.osRelease"
+    return 0
+  fi
+  words=$(printf ' %s %s ' "$os_id" "$os_like" | tr '[:upper:]' '[:lower:]')
+  for name in $ISTIO_OS_INIT_OS_RELEASE; do
+    in_set "$name" "$words" && return
+  done
+  return 1
 }
 
 # Sets $loaded from /proc/modules, which a kernel without loadable modules does not have.
@@ -197,8 +240,7 @@ backend_facts() {
 
 all_facts() {
   local name place found_out
-  node_facts
-  printf 'modprobe %s\n' "$modprobe"
+  printf '%s\nmodprobe %s\n' "$host_facts" "$modprobe"
   capability_facts
   for name in $newly; do printf 'module %s loaded-now\n' "$name"; done
   for name in $already; do printf 'module %s loaded-before\n' "$name"; done
@@ -211,8 +253,8 @@ all_facts() {
     if in_set "$name" "$disk"; then found_out=on-disk; else found_out=$place; fi
     printf 'missing %s %s %s\n' "$name" "$found_out" "$(why "$name")"
   done
-  [ -z "$rules" ] || printf '%s' "$rules" | sed 's/^/rule /'
   backend_facts
+  printf '%s\n' "$rules"
 }
 
 # record_facts TEXT: it becomes the file facts, bounded, as what the host's files say is. Sets facts.
@@ -228,7 +270,7 @@ record_facts() {
 leave_out() {
   local is="the host's os-release says $os_id${os_like:+, like $os_like}" wanted=$ISTIO_OS_INIT_OS_RELEASE
   [ "$os_id" != none ] || is="the host has no os-release"
-  record_facts "$(node_facts)"
+  record_facts "$host_facts"
   ISTIO_OS_INIT_PERSIST=false persist
   finish NotSelected "$is; nodes.osRelease is $wanted"
 }
@@ -236,12 +278,10 @@ leave_out() {
 begin_round
 [ -r "$plan" ] || finish PlanUnreadable "$plan"
 read_plan
-find_modules
-find_os
+read_host
 selected || leave_out
 read_loaded
 loaded_before=$loaded
-find_rules
 load_plan
 sort_plan
 record_facts "$(all_facts)"
@@ -252,5 +292,4 @@ if [ "${ISTIO_OS_INIT_NAMES_DECIDE:-false}" != true ]; then
 elif [ -z "$missing" ]; then
   finish ModulesFound "every module of the plan"
 fi
-explain "$facts" '' ''
-finish
+finish explain ''

@@ -2,9 +2,9 @@
 # Sourced by every script: how a container speaks, how it records the one outcome, and how every other container reads it.
 #
 # A container writes to one directory, $state/$own, which every other container mounts read-only. There:
-#   outcome  "KEY VALUE" a line: round N (load counts them), uptime of the kernel in seconds, status True|False|Unknown; for
-#            each reason, most decisive first: reason NAME, subject, sentence, fix; at the end: error WHAT THE KERNEL SAID,
-#            backend NAME VERDICT
+#   outcome  "KEY VALUE" a line: round N (load counts them), uptime of the kernel in seconds, status True|False|Unknown, line
+#            and message, which say all of it in short; for each reason, most decisive first: reason NAME, subject, sentence,
+#            fix; at the end: error WHAT THE KERNEL SAID, backend NAME VERDICT. outcome.awk makes it.
 # What is read from there was written by a container with fewer rights: it is data, bounded and cleaned, and never run.
 #
 # In: ISTIO_OS_INIT_STATE            the directory of those directories. Default /run/istio-os-init.
@@ -71,45 +71,6 @@ shorten() {
   [ "${#2}" -le "$1" ] || shortened=$(printf "%.$(($1 - 3))s..." "$2")
 }
 
-# fill TEXT: sets $filled to a text of ours, with the value of $name for each {name}.
-fill() {
-  local rest=$1 name
-  filled=
-  while [ "$rest" != "${rest#*\{}" ]; do
-    filled=$filled${rest%%\{*}
-    rest=${rest#*\{}
-    name=${rest%%\}*}
-    rest=${rest#*\}}
-    eval "filled=\$filled\${$name-}" # the text is as much ours as this script
-  done
-  filled=$filled$rest
-}
-
-# add_reason NAME SUBJECT: adds a reason to $reasons, with sentence and fix from the catalogue (file reasons), and sets $status to
-# that of the first.
-add_reason() {
-  local name=$1 subject key value here=
-  shorten 600 "$2"
-  subject=$shortened
-  while read -r key value || [ -n "$key" ]; do # a ConfigMap's last line may have no line break
-    case $here$key in
-      reason)
-        [ "$value" = "$name" ] || continue
-        here=yes:
-        [ -n "$reasons" ] || status=
-        reasons="${reasons}reason $name${line_break}subject $subject$line_break"
-        ;;
-      yes:reason) return ;;
-      yes:status) status=${status:-$value} ;;
-      yes:sentence | yes:fix)
-        fill "$value"
-        shorten 1000 "$filled"
-        reasons="$reasons$key $shortened$line_break"
-        ;;
-    esac
-  done <"${0%/*}/reasons"
-}
-
 # tell TEXT: the container's termination message, which goes to the log too.
 # What is longer than 3,000 bytes would lose its beginning: the kubelet keeps the end of 4,096.
 tell() {
@@ -117,73 +78,51 @@ tell() {
   printf '%.2999s\n' "$1" 2>/dev/null >"${ISTIO_OS_INIT_TERMINATION_LOG:-/dev/termination-log}" || :
 }
 
-# conclude: the container's one conclusion, from $reasons: outcome, log and termination message. Fails, having said so, if the
-# outcome cannot be written.
+# conclude REASON SUBJECT: the container's one conclusion: record, log and termination message. With explain for REASON: what
+# explain.awk finds in $facts. In: round, error, backends, backends_found; before, reasons that come first. Fails, having said so, if the record cannot be written.
 conclude() {
-  local record uptime=0
-  summarize
+  local given=$1 subject=$2 record uptime=0
+  shift 2
+  [ "$given" != explain ] || set -- -f "${0%/*}/explain.awk"
   { read -r uptime _ </proc/uptime; } 2>/dev/null || :
-  record="round ${round:-0}${line_break}uptime ${uptime%.*}${line_break}status $status$line_break$reasons"
-  record="$record${error:+error $error$line_break}$backends_found"
-  if put "$state/$own/outcome" "${record%"$line_break"}"; then
+  record=$(
+    export files="${0%/*}" before="${before-}" given subject round="${round:-0}" uptime="${uptime%.*}" error="${error-}" backend="${backends-}" backends="${backends_found-}"
+    exec awk -f "$files/text.awk" "$@" -f "$files/outcome.awk" <<END
+${facts-}
+END
+  )
+  if parse_outcome "$record" && put "$state/$own/outcome" "$record"; then
     tell "$line${error:+$line_break  the kernel says: $error}"
   else
     # What was there before would stand for what is known now.
     rm -rf "$state/$own/outcome"
-    tell "StateUnwritable: this node does not count as proven, since $state/$own cannot be written. Lost is: $line"
+    tell "StateUnwritable: this node does not count as proven, since $state/$own cannot be written. Lost is: ${line:-$given: $subject}"
     return 1
   fi
 }
 
-# summarize: from $reasons, sets $reason, the first one's name; $line, which fits one line of a table; and $message, the
-# sentences and fixes of all of them in at most 1000 characters.
-summarize() {
-  local key value subject='' fix='' also='' count=0
-  reason='' message=''
-  while read -r key value; do
-    case $key in
-      reason)
-        count=$((count + 1))
-        [ "$count" -ne 1 ] || reason=$value
-        [ "$count" -eq 1 ] || message="$message Also $value:"
-        { [ "$count" -lt 2 ] || [ "$count" -gt 4 ]; } || also="$also${also:+, }$value"
-        ;;
-      subject) [ "$count" -gt 1 ] || subject=$value ;;
-      sentence) message="$message${message:+ }$value" ;;
-      fix)
-        message="$message Fix: $value."
-        [ "$count" -gt 1 ] || fix=$value
-        ;;
-    esac
-  done <<END
-$reasons
-END
-  [ "$count" -le 4 ] || also="$also and $((count - 4)) more"
-  line="$reason: $subject${fix:+. Fix: $fix}${also:+. Also: $also}"
-  shorten 1000 "$message"
-  message=$shortened
-}
-
-# read_outcome WRITER: sets $status, $round, $uptime, $reason, $line, $message, $error, $reasons and $backends_found from a writer's
-# record; fails if there is none, or none that makes sense.
+# read_outcome WRITER: sets status, round, uptime, reason (the first one's name), line, message, error, reasons and backends_found
+# from a writer's record; fails if there is none, or none that makes sense.
 read_outcome() {
   data "$state/$1/outcome" 16384 && parse_outcome "$text"
 }
 
 parse_outcome() {
   local key value
-  no_reasons
-  round='' uptime=0 status=''
+  round='' uptime=0 status='' reason='' line='' message='' reasons='' error='' backends_found=''
   while read -r key value; do
     case $key in
       round) round=$value ;;
       uptime) uptime=$value ;;
       status) status=$value ;;
+      line) shorten 2900 "$value" && line=$shortened ;;
+      message) shorten 1000 "$value" && message=$shortened ;;
       error) error=$value ;;
       backend) backends_found="$backends_found$key $value$line_break" ;;
       reason)
         case $value in '' | *[!A-Za-z]*) return 1 ;; esac
         [ "${#value}" -le 40 ] || return 1
+        reason=${reason:-$value}
         reasons="$reasons$key $value$line_break"
         ;;
       subject | sentence | fix) reasons="$reasons$key $value$line_break" ;;
@@ -193,9 +132,7 @@ $1
 END
   case $status in True | False | Unknown) ;; *) return 1 ;; esac
   case $round:$uptime in *[!0-9:]* | :* | *: | 0?*:* | *:0?*) return 1 ;; esac
-  [ "${#round}" -le 9 ] && [ "${#uptime}" -le 11 ] || return 1
-  summarize
-  [ -n "$reason" ]
+  [ "${#round}" -le 9 ] && [ "${#uptime}" -le 11 ] && [ -n "$reason" ]
 }
 
 # find_outcome: read_outcome for the node; sets $writer too. load begins a round; in it verify, verify-traffic and watch may say more, each only as long as nothing is
@@ -216,28 +153,16 @@ find_outcome() {
     writer=$candidate decided=$status record=$text
   done
   parse_outcome "$record" && return
-  status=Unknown reason='' round=0
-  message='load and verify have not ended yet.'
+  status=Unknown round=0 message='load and verify have not ended yet.'
   line="Proving: $message"
 }
 
-# no_reasons: forgets what was read.
-no_reasons() {
-  reasons='' error='' backends_found=''
-}
-
-# quoted TEXT: sets $quoted: TEXT, printable ASCII, as a JSON string.
-quoted() {
-  local rest=$1
-  quoted=
-  while :; do
-    case $rest in *[\\\"]*) ;; *) break ;; esac
-    quoted=$quoted${rest%%[\\\"]*}
-    rest=${rest#"${rest%%[\\\"]*}"}
-    quoted="$quoted\\${rest%"${rest#?}"}"
-    rest=${rest#?}
-  done
-  quoted="\"$quoted$rest\""
+# print_outcome FORM: prints what find_outcome has found, and $facts, as report.awk does.
+print_outcome() {
+  {
+    printf 'node %s\nround %s\nstatus %s\nline %s\nmessage %s\n' "$node" "$round" "$status" "$line" "$message"
+    printf 'error %s\n%s%sfacts\n%s\n' "$error" "$reasons" "$backends_found" "${facts-}"
+  } | form=$1 files=${0%/*} awk -f "${0%/*}/text.awk" -f "${0%/*}/report.awk"
 }
 
 # end_at_once "$@": for the beginning of a script that waits for other programs: SIGTERM ends it.

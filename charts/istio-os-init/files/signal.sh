@@ -92,12 +92,8 @@ write_condition() {
   if [ "$reason" = Proving ] && [ -n "$before" ] && written_in_this_boot; then return 0; fi
   now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
   [ "$before" = "$status" ] && since=$(field lastTransitionTime) || since=$now
-  quoted "$node" && body="{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":$quoted},\"status\":{\"conditions\":[{\"type\":\"IstioReady\""
-  quoted "$status" && body="$body,\"status\":$quoted"
-  quoted "$reason" && body="$body,\"reason\":$quoted"
-  quoted "$message" && body="$body,\"message\":$quoted"
-  quoted "$now" && body="$body,\"lastHeartbeatTime\":$quoted"
-  quoted "${since:-$now}" && body="$body,\"lastTransitionTime\":$quoted}]}}"
+  body=$(printf 'node %s\nstatus %s\nreason %s\nmessage %s\nnow %s\nsince %s\n' "$node" "$status" "$reason" "$message" "$now" "${since:-$now}" |
+    form=condition awk -f "${0%/*}/text.awk" -f "${0%/*}/report.awk")
   patch /status apply-patch+yaml "$body" '&force=true' || return
   say "IstioReady $status $reason: $message"
 }

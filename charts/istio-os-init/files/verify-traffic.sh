@@ -18,15 +18,13 @@ find_outcome
 # what it recorded at an earlier start of its own is proven anew
 [ "$writer" != traffic ] || read_outcome verify
 [ "$reason" = RulesApplied ] || { tell "$line" && exit 0; }
-reasons=
 say "sending Istio's probe through the rules, for at most $limit s"
 bounded "$limit" pilot-agent istio-iptables "$@" --run-validation --skip-rule-apply
 code=$?
 say "$text"
 case $code in
-  0) add_reason RedirectionProven "a connection of the proxy's user arrived at the proxy's port" ;;
-  124) add_reason TrafficHangs "no answer within $limit s" ;;
-  *) add_reason TrafficNotRedirected "exit code $code" ;;
+  0) conclude RedirectionProven "a connection of the proxy's user arrived at the proxy's port" ;;
+  124) conclude TrafficHangs "no answer within $limit s" ;;
+  *) conclude TrafficNotRedirected "exit code $code" ;;
 esac
-conclude
 exit 0

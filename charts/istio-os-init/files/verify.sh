@@ -14,7 +14,6 @@
 set -u
 own=verify
 . "${0%/*}/outcome.sh"
-. "${0%/*}/explain.sh"
 end_at_once "$@"
 
 proc=${ISTIO_OS_INIT_PROC:-/proc}
@@ -121,10 +120,8 @@ begin() {
   data "$state/load/facts" 65536 || :
   facts=$text
   [ "$before" != "$round" ] || clean_slate "$@"
-  no_reasons
-  add_reason Applying "$backends"
-  conclude || exit 0
-  no_reasons
+  error='' backends_found=''
+  conclude Applying "$backends" || exit 0
 }
 
 begin "$@"
@@ -140,16 +137,15 @@ if [ "$code" -eq 0 ]; then
   used=$(backend_used "$@")
   backends_found="backend $used works$line_break"
   other_backends
-  add_reason RulesApplied "$used"
+  conclude RulesApplied "$used" || :
 elif [ "$code" -eq 124 ]; then
-  add_reason RulesHang "$backends"
+  conclude RulesHang "$backends" || :
 else
   error=$(words)
   error=${error:-istio-iptables ended with exit code $code}
   backends_found="backend $backends refused$line_break"
   other_backends
-  explain "$facts" "$error" "$backends"
+  conclude explain '' || :
 fi
-conclude
 [ "$test" != true ] || [ "$status" != False ] || exit 1
 exit 0

@@ -106,8 +106,8 @@ prove_again() {
   if [ "$$" -ne 1 ] && kill -TERM 1; then
     rest 30
   fi
-  add_reason SandboxNotEnded "process 1 does not end"
-  conclude || :
+  before=$reasons
+  conclude SandboxNotEnded "process 1 does not end" || :
   wait_for_deletion
 }
 
@@ -118,17 +118,14 @@ wait_for_deletion() {
 read_attempts
 find_outcome
 tell "$line"
+error='' backends_found=''
 if [ "$status" = True ]; then
   watch_modules
-  no_reasons
-  add_reason ModuleGone "${missing# }"
-  conclude || :
+  conclude ModuleGone "${missing# }" || :
   # The startup probe of a container that has started is not asked again: only a new start can say that the node is not ready.
   [ "$repair" = true ] && [ "$attempts" -eq 0 ] || exit 1
 elif [ "$status" = Unknown ]; then
   case $reason in '' | Loading) silent=load ;; Applying | ModulesLoaded) silent=verify ;; *) silent=verify-traffic ;; esac
-  no_reasons
-  add_reason StateUnwritable "$silent"
-  conclude || :
+  conclude StateUnwritable "$silent" || :
 fi
 prove_again

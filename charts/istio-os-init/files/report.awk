@@ -1,0 +1,108 @@
+# report.awk: prints what is known of the node. Needs text.awk.
+#
+# In, standard input: "KEY VALUE" a line: node, round, status, line, message, error and the outcome's reasons and backends
+# (outcome.sh); then the line "facts", and the file facts (load.sh). Environment: files, the directory of the file machineconfig; and
+# form: text, json, machineconfig; or condition, the patch by which signal applies the node's condition, with its times since and now.
+
+!in_facts && $0 == "facts" { in_facts = 1; next }
+!in_facts && $1 == "reason" { reason[++reasons] = $2; next }
+!in_facts && $1 ~ /^(subject|sentence|fix)$/ { of[reasons, $1] = rest(1); next }
+!in_facts && $1 == "backend" {
+  backends = backends "  " $0 "\n"
+  if (!($2 in tried)) json_backends = item(json_backends, member($2, rest(2)))
+  tried[$2]
+  next
+}
+!in_facts { outcome[$1] = rest(1); next }
+
+$1 == "module" {
+  modules = item(modules, "{" member("name", $2) ", " member("state", $3) "}")
+  having[$3] = having[$3] " " $2
+}
+$1 == "missing" {
+  missing = item(missing, "{" member("name", $2) ", " member("disk", $3) ", " member("modprobe", rest(3)) "}")
+  lines = lines "  missing: " $2 ", " $3 (NF > 3 ? "; modprobe: " rest(3) : "") "\n"
+}
+$1 == "module" && $3 != "built-in" || $1 == "missing" { to_load = to_load $2 "%0A" }
+$1 == "rule" {
+  at = index($0 " // ", " // ")
+  place = substr($0, 1, at - 1)
+  sub(/^rule [^ ]* [^ ]* /, "", place)
+  rules = item(rules, "{" member("kind", $2) ", " member("name", $3) ", " member("where", place) ", " member("command", substr($0, at + 4)) "}")
+  rule_lines = rule_lines "  rule: " rest(1) "\n"
+  if ($2 != "install") warn($3 " is blocklisted (" place "): loaded by its name now, but not at boot")
+  if (place !~ /^\/proc\// && sub(/:[0-9]+$/, "", place) && !(place in hides)) hides[hidden[++files] = place]
+}
+$1 == "service" {
+  services = item(services, quoted($2))
+  active[++actives] = $2 == "firewalld" ? "firewalld is active: when it stops or reloads completely, it may unload modules (always before 1.0)" : $2 ".service is active: its rules are the host's, and do not reach into pods"
+}
+$1 == "capability" { capabilities = item(capabilities, quoted($2) ": " ($3 == "yes" ? "true" : "false")) }
+$1 !~ /^(module|missing|rule|service|capability|backend|)$/ && !($1 in fact) {
+  facts = item(facts, member($1, rest(1)))
+  fact[$1] = rest(1)
+}
+
+function warn(text) {
+  warnings = warnings "  warning: " text "\n"
+  json_warnings = item(json_warnings, quoted(text))
+}
+
+function text(   i) {
+  if (outcome["status"] == "True") print "node " outcome["node"] " can run the mesh: " outcome["line"]
+  else if (outcome["status"] == "False") print "node " outcome["node"] " CANNOT run the mesh"
+  else print "node " outcome["node"] ": not proven: " outcome["line"]
+  if (outcome["error"] != "") print "  the kernel says: " outcome["error"]
+  printf "%s", backends
+  if (outcome["status"] == "False")
+    for (i = 1; i <= reasons; i++) print "\n  " reason[i] ": " of[i, "sentence"] "\n" ((i, "fix") in of ? "    Fix: " of[i, "fix"] "\n" : "")
+  printf "%s", warnings
+  print "  os " fact["os"] "; kernel " fact["kernel"]
+  if (reason[1] == "NotSelected") return
+  print "  selinux " fact["selinux"] "; lockdown " fact["lockdown"] "; kernel.modules_disabled " fact["modules-disabled"] "; kernel.modprobe " fact["kernel.modprobe"]
+  print "  the host's own tables of iptables-legacy: " fact["legacy-tables"]
+  print "  loaded-now:" having["loaded-now"] "\n  loaded-before:" having["loaded-before"] "\n  built-in:" having["built-in"]
+  printf "%s%s", lines, rule_lines
+}
+
+function json(   i, list) {
+  for (i = 1; i <= reasons; i++)
+    list = item(list, "{" member("reason", reason[i]) ", " member("subject", of[i, "subject"]) ", " member("sentence", of[i, "sentence"]) ", " member("fix", of[i, "fix"]) "}")
+  printf "{\"round\": %s, ", outcome["round"]
+  printf "%s, %s, ", member("node", outcome["node"]), member("status", outcome["status"])
+  printf "%s, %s, ", member("reason", reason[1]), member("line", outcome["line"])
+  printf "%s, %s, ", member("message", outcome["message"]), member("error", outcome["error"])
+  print "\"backends\": {" json_backends "}, \"facts\": {" facts "}, \"capabilities\": {" capabilities "},"
+  print "\"reasons\": [" list "], \"warnings\": [" json_warnings "],"
+  print "\"modules\": [" modules "], \"missing\": [" missing "],"
+  print "\"rules\": [" rules "], \"services\": [" services "]}"
+}
+
+# The file machineconfig has a word before each line: all, or file if the line is there for each file that is hidden.
+function machineconfig(   i, row, part) {
+  value["node"] = outcome["node"]
+  value["modules"] = to_load
+  while ((getline row < (ENVIRON["files"] "/machineconfig")) > 0) {
+    if (sub(/^all:/, "", row)) print fill(row)
+    else if (sub(/^file:/, "", row)) part = part row "\n"
+  }
+  for (i = 1; i <= files; i++) {
+    value["file"] = value["place"] = hidden[i]
+    sub(/.*\//, "", value["place"])
+    printf "%s", fill(part)
+  }
+}
+
+function condition() {
+  print "{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {" member("name", outcome["node"]) "}, \"status\": {\"conditions\": [{" \
+    member("type", "IstioReady") ", " member("status", outcome["status"]) ", " member("reason", reason[1]) ", " member("message", outcome["message"]) ", " \
+    member("lastHeartbeatTime", outcome["now"]) ", " member("lastTransitionTime", outcome["since"]) "}]}}"
+}
+
+END {
+  for (i = 1; i <= actives; i++) warn(active[i])
+  if (ENVIRON["form"] == "text") text()
+  else if (ENVIRON["form"] == "json") json()
+  else if (ENVIRON["form"] == "condition") condition()
+  else machineconfig()
+}

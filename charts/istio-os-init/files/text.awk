@@ -1,0 +1,31 @@
+# text.awk: functions for the other awk programs.
+
+# The line without its first words.
+function rest(words,   text) {
+  for (text = $0; words > 0; words--) sub(/^[^ ]* ?/, "", text)
+  return text
+}
+
+function shorten(limit, text) {
+  return length(text) <= limit ? text : substr(text, 1, limit - 3) "..."
+}
+
+# A text of ours with value["name"] in the place of each {name}.
+function fill(text,   filled, name) {
+  while (match(text, /\{[a-z_]+\}/)) {
+    name = substr(text, RSTART + 1, RLENGTH - 2)
+    filled = filled substr(text, 1, RSTART - 1) value[name]
+    text = substr(text, RSTART + RLENGTH)
+  }
+  return filled text
+}
+
+# Printable ASCII as a JSON string.
+function quoted(text) {
+  gsub(/["\\]/, "\\\\&", text)
+  return "\"" text "\""
+}
+
+# A JSON member, and a list with one item more.
+function member(name, text) { return quoted(name) ": " quoted(text) }
+function item(list, text) { return list (list == "" ? "" : ", ") text }
