@@ -1,10 +1,12 @@
 package render
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -70,7 +72,7 @@ func TestAlertsCanBeLabelledForTheirPrometheusAndTheirReceiver(t *testing.T) {
 	}
 }
 
-func TestThePageOfSignalsNamesEveryAlertAndTheTaint(t *testing.T) {
+func TestThePageOfSignalsNamesEveryAlertEveryMetricAndTheTaint(t *testing.T) {
 	t.Parallel()
 	content, err := os.ReadFile(filepath.Join(chart.Path(), "docs", "signals.md"))
 	require.NoError(t, err)
@@ -79,10 +81,19 @@ func TestThePageOfSignalsNamesEveryAlertAndTheTaint(t *testing.T) {
 	for _, match := range regexp.MustCompile("(?m)^\\| `(IstioOsInit\\w+)` \\|").FindAllStringSubmatch(page, -1) {
 		named = append(named, match[1])
 	}
-	for _, alert := range chart.Render(t, alerts).PrometheusRules[0].Spec.Groups[0].Rules {
-		rendered = append(rendered, alert.Alert)
+	metric := regexp.MustCompile(`kube_\w+`)
+	listed, used := metric.FindAllString(page, -1), map[string]bool{}
+	for _, values := range []string{alerts, "signals: {nodeCondition: {enabled: true}, prometheusRule: {enabled: true, force: true}}"} {
+		rendered = nil
+		for _, alert := range chart.Render(t, values).PrometheusRules[0].Spec.Groups[0].Rules {
+			rendered = append(rendered, alert.Alert)
+			for _, name := range metric.FindAllString(alert.Expr.String(), -1) {
+				used[regexp.MustCompile(`^kube_daemonset_status_.*`).ReplaceAllString(name, "kube_daemonset_status_")] = true
+			}
+		}
+		require.Equal(t, rendered, named)
 	}
-	require.Equal(t, rendered, named)
+	require.ElementsMatch(t, slices.Collect(maps.Keys(used)), listed)
 	provisioners := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(page, -1)
 	require.Len(t, provisioners, 3)
 	key := env(chart.Render(t, taint).Container(t, "signal"))["ISTIO_OS_INIT_TAINT"]
