@@ -1,0 +1,172 @@
+package openshift
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	securityv1 "github.com/openshift/api/security/v1"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/openshift/admission"
+)
+
+const (
+	// subjectAnnotation says for whom an SCC was found: the pod's service account, or the user who created the pod.
+	subjectAnnotation = "security.openshift.io/validated-scc-subject-type"
+	// tokenPath is where ServiceAccount admission mounts the token.
+	tokenPath = "/var/run/secrets/kubernetes.io/serviceaccount"
+)
+
+// The names of the chart's SCCs end with the pods' own; a service account may be another's, such as one that is prepared.
+func TestEveryPodIsAdmittedUnderItsReleasesSCCForItsServiceAccount(t *testing.T) {
+	t.Parallel()
+	forEveryPod(t, func(t *testing.T, r release, pod pod) {
+		require.NotEmpty(t, pod.scc, "the chart creates no SCC")
+		require.Equal(t, pod.scc, pod.Annotations[securityv1.RequiredSCCAnnotation])
+		// An OpenShift before 4.15 does not know the annotation and looks for the most restrictive SCC that admits the pod.
+		unasked := pod.DeepCopy()
+		delete(unasked.Annotations, securityv1.RequiredSCCAnnotation)
+		for _, submitted := range []*corev1.Pod{&pod.Pod, unasked} {
+			stored, err := r.cluster.Create(t.Context(), pod.by, submitted)
+			require.NoError(t, err)
+			require.Equal(t, pod.scc, stored.Annotations[securityv1.ValidatedSCCAnnotation])
+			require.Equal(t, "serviceaccount", stored.Annotations[subjectAnnotation])
+		}
+	})
+}
+
+// uid, groups, SELinux label, capabilities, volumes: all of it is what the chart has written.
+func TestAdmissionAddsADefaultSeccompProfileAndAnAskedForTokenAndChangesNothing(t *testing.T) {
+	t.Parallel()
+	forEveryPod(t, func(t *testing.T, r release, pod pod) {
+		want, err := admission.Submitted(&pod.Pod)
+		require.NoError(t, err)
+		got, err := r.cluster.Create(t.Context(), pod.by, &pod.Pod)
+		require.NoError(t, err)
+
+		token := *pod.Spec.AutomountServiceAccountToken
+		require.Equal(t, token, takeToken(got), "only uninstall's Job gets a token that it does not mount itself")
+		for name, value := range map[string]string{
+			securityv1.ValidatedSCCAnnotation: pod.scc,
+			subjectAnnotation:                 "serviceaccount",
+			corev1.SeccompPodAnnotationKey:    corev1.SeccompProfileRuntimeDefault,
+		} {
+			require.NotContains(t, want.Annotations, name)
+			want.Annotations[name] = value
+		}
+		require.Nil(t, want.Spec.SecurityContext.SeccompProfile)
+		want.Spec.SecurityContext.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}
+		require.Equal(t, want, got)
+	})
+}
+
+// takeToken removes the volume that ServiceAccount admission has added, whose name is random, and returns whether there was one.
+func takeToken(pod *corev1.Pod) (found bool) {
+	var volumes []corev1.Volume
+	for _, volume := range pod.Spec.Volumes {
+		if strings.HasPrefix(volume.Name, "kube-api-access-") && volume.Projected != nil {
+			found = true
+			continue
+		}
+		volumes = append(volumes, volume)
+	}
+	if !found {
+		return false
+	}
+	pod.Spec.Volumes = volumes
+	for i := range pod.Spec.Containers {
+		var mounts []corev1.VolumeMount
+		for _, mount := range pod.Spec.Containers[i].VolumeMounts {
+			if !strings.HasPrefix(mount.Name, "kube-api-access-") || mount.MountPath != tokenPath || !mount.ReadOnly {
+				mounts = append(mounts, mount)
+			}
+		}
+		pod.Spec.Containers[i].VolumeMounts = mounts
+	}
+	return true
+}
+
+// Admission judges every update again, and may not change the pod then: a pod that it would have to change can be neither labelled nor
+// rid of a finalizer.
+func TestAnAdmittedPodCanBeUpdated(t *testing.T) {
+	t.Parallel()
+	forEveryPod(t, func(t *testing.T, r release, pod pod) {
+		stored, err := r.cluster.Create(t.Context(), pod.by, &pod.Pod)
+		require.NoError(t, err)
+		changed := stored.DeepCopy()
+		changed.Labels["example.com/seen"] = "true"
+		updated, err := r.cluster.Update(t.Context(), admission.Controller("daemon-set-controller"), stored, changed)
+		require.NoError(t, err)
+		require.Equal(t, changed, updated)
+	})
+}
+
+// The control, one capability at a time: admission is what decides here, and it names what is missing and where.
+func TestAPodIsRefusedWhoseSCCLacksOneOfItsCapabilities(t *testing.T) {
+	t.Parallel()
+	forEveryPod(t, func(t *testing.T, r release, pod pod) {
+		for i, scc := range r.SCCs {
+			for _, container := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
+				for _, capability := range container.SecurityContext.Capabilities.Add {
+					poorer := scc.DeepCopy()
+					poorer.AllowedCapabilities = nil
+					for _, allowed := range scc.AllowedCapabilities {
+						if allowed != capability {
+							poorer.AllowedCapabilities = append(poorer.AllowedCapabilities, allowed)
+						}
+					}
+					require.NoError(t, r.cluster.Put(poorer))
+					_, err := r.cluster.Create(t.Context(), pod.by, &pod.Pod)
+					require.ErrorContains(t, err, `capabilities.add: Invalid value: "`+string(capability)+`": capability may not be added`)
+					require.NoError(t, r.cluster.Put(&r.SCCs[i]))
+				}
+			}
+		}
+	})
+}
+
+func TestWithoutTheChartsSCCsOnlyWhatAnAdministratorGrantsAdmitsThePods(t *testing.T) {
+	t.Parallel()
+	for _, granted := range []string{"", "privileged", "hostmount-anyuid"} {
+		t.Run("granted: "+granted, func(t *testing.T) {
+			t.Parallel()
+			forEveryPod(t, func(t *testing.T, r release, pod pod) {
+				require.Empty(t, pod.scc)
+				if granted != "" {
+					require.NoError(t, r.cluster.Put(admission.Allow(granted, pod.Namespace, pod.Spec.ServiceAccountName)))
+				}
+				stored, err := r.cluster.Create(t.Context(), pod.by, &pod.Pod)
+				if granted == "privileged" {
+					require.NoError(t, err)
+					require.Equal(t, granted, stored.Annotations[securityv1.ValidatedSCCAnnotation])
+					return
+				}
+				require.ErrorContains(t, err, "unable to validate against any security context constraint")
+				if granted != "" {
+					t.Log(err)
+				}
+			}, "--set", "openshift.scc.create=false")
+		})
+	}
+}
+
+// A namespace is new for an instant before OpenShift gives it its ranges, and stays so if OpenShift does not see it as a project.
+func TestANamespaceWithoutRangesRefusesThePods(t *testing.T) {
+	t.Parallel()
+	r := installed(t, "openshift")
+	require.NoError(t, r.cluster.Put(&corev1.Namespace{ObjectMeta: admission.Namespace(chart.Namespace).ObjectMeta}))
+	bare := admission.Namespace(chart.Namespace)
+	bare.Annotations = nil
+	require.NoError(t, r.cluster.Put(bare))
+	// admission itself would wait ten seconds for them
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	for _, pod := range r.pods {
+		_, err := r.cluster.Create(ctx, pod.by, &pod.Pod)
+		require.ErrorContains(t, err, "unable to find annotation "+securityv1.UIDRangeAnnotation, pod.what)
+	}
+}
