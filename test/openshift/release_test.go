@@ -20,6 +20,9 @@ import (
 // onOpenShift are helm's arguments for a cluster that serves OpenShift's API.
 var onOpenShift = []string{"--api-versions", "security.openshift.io/v1"}
 
+// registry is the secret for OpenShift's own registry, which OpenShift gives every service account.
+var registry = []corev1.LocalObjectReference{{Name: "dockercfg"}}
+
 // release is a release of the chart, and the cluster that it is installed in; the hooks of its uninstall are too.
 type release struct {
 	chart.Objects
@@ -62,14 +65,23 @@ func install(t *testing.T, objects chart.Objects) release {
 	}
 	require.GreaterOrEqual(t, len(r.pods), 2, "the scenario has pods")
 
-	stored := []runtime.Object{admission.Namespace(chart.Namespace)}
+	accounts := map[string]*corev1.ServiceAccount{}
 	for _, pod := range r.pods {
-		// Some exist before the release; those of the chart replace it.
-		stored = append(stored, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: chart.Namespace, Name: pod.Spec.ServiceAccountName}})
+		// One that the chart does not create is prepared.
+		name := pod.Spec.ServiceAccountName
+		accounts[name] = &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: chart.Namespace, Name: name}}
 	}
+	stored := []runtime.Object{admission.Namespace(chart.Namespace)}
 	for _, some := range []chart.Objects{objects, *hooks} {
-		stored = slices.Concat(stored, pointers(some.ServiceAccounts), pointers(some.SCCs), pointers(some.Roles), pointers(some.RoleBindings),
+		for _, account := range some.ServiceAccounts {
+			accounts[account.Name] = account.DeepCopy()
+		}
+		stored = slices.Concat(stored, pointers(some.SCCs), pointers(some.Roles), pointers(some.RoleBindings),
 			pointers(some.ClusterRoles), pointers(some.ClusterRoleBindings))
+	}
+	for _, account := range accounts {
+		account.ImagePullSecrets = registry
+		stored = append(stored, account)
 	}
 	cluster, err := admission.New(stored...)
 	require.NoError(t, err)

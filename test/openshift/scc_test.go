@@ -58,6 +58,9 @@ func TestAdmissionAddsADefaultSeccompProfileAndAnAskedForTokenAndChangesNothing(
 			require.NotContains(t, want.Annotations, name)
 			want.Annotations[name] = value
 		}
+		if len(want.Spec.ImagePullSecrets) == 0 {
+			want.Spec.ImagePullSecrets = registry
+		}
 		require.Nil(t, want.Spec.SecurityContext.SeccompProfile)
 		want.Spec.SecurityContext.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}
 		require.Equal(t, want, got)

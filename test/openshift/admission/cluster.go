@@ -6,6 +6,7 @@ package admission
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	securityv1 "github.com/openshift/api/security/v1"
 	"github.com/openshift/apiserver-library-go/pkg/securitycontextconstraints/sccadmission"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	kubeadmission "k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	rbaclisters "k8s.io/client-go/listers/rbac/v1"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
@@ -31,6 +33,9 @@ type Cluster struct {
 	chain kubeadmission.Interface
 }
 
+// nothing is an API server without objects. It is asked for service accounts that the cache lacks: there are none.
+var nothing = sync.OnceValue(func() kubernetes.Interface { return fake.NewClientset() })
+
 // New returns a cluster that has what Platform returns, and objects.
 func New(objects ...runtime.Object) (*Cluster, error) {
 	c := &Cluster{store: newStore()}
@@ -38,7 +43,7 @@ func New(objects ...runtime.Object) (*Cluster, error) {
 		return nil, err
 	}
 	accounts := serviceaccount.NewServiceAccount()
-	accounts.SetExternalKubeClientSet(fake.NewClientset()) // asked for accounts that the cache lacks: there are none
+	accounts.SetExternalKubeClientSet(nothing())
 	accounts.SetExternalKubeInformerFactory(c.store)
 	constraints := sccadmission.NewConstraint()
 	constraints.SetExternalKubeInformerFactory(c.store)
