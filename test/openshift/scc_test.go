@@ -2,6 +2,7 @@ package openshift
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	securityv1 "github.com/openshift/api/security/v1"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 	"github.com/istio-os-init/istio-os-init/test/openshift/admission"
@@ -21,7 +23,6 @@ const (
 	tokenPath = "/var/run/secrets/kubernetes.io/serviceaccount"
 )
 
-// The names of the chart's SCCs end with the pods' own; a service account may be another's, such as one that is prepared.
 func TestEveryPodIsAdmittedUnderItsReleasesSCCForItsServiceAccount(t *testing.T) {
 	t.Parallel()
 	forEveryPod(t, func(t *testing.T, r release, pod pod) {
@@ -112,7 +113,7 @@ func TestAnAdmittedPodCanBeUpdated(t *testing.T) {
 func TestAPodIsRefusedWhoseSCCLacksOneOfItsCapabilities(t *testing.T) {
 	t.Parallel()
 	forEveryPod(t, func(t *testing.T, r release, pod pod) {
-		for i, scc := range r.SCCs {
+		for i, scc := range r.SCCs { // uninstall's pods have no capability
 			for _, container := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
 				for _, capability := range container.SecurityContext.Capabilities.Add {
 					poorer := scc.DeepCopy()
@@ -132,28 +133,87 @@ func TestAPodIsRefusedWhoseSCCLacksOneOfItsCapabilities(t *testing.T) {
 	})
 }
 
-func TestWithoutTheChartsSCCsOnlyWhatAnAdministratorGrantsAdmitsThePods(t *testing.T) {
+// Of OpenShift's own SCCs only privileged will do. hostmount-anyuid, by its name the one for a pod that mounts the host's root as uid 0, allows
+// no capability, no label but the namespace's and no seccomp profile; its v2 any label.
+func TestWithoutTheChartsSCCsOnlyPrivilegedAdmitsThePods(t *testing.T) {
 	t.Parallel()
-	for _, granted := range []string{"", "privileged", "hostmount-anyuid"} {
-		t.Run("granted: "+granted, func(t *testing.T) {
+	const (
+		capability = `capabilities.add: Invalid value: %q: capability may not be added`
+		label      = `seLinuxOptions.type: Invalid value: "spc_t"`
+		seccomp    = `seccomp may not be set`
+	)
+	load, verify := fmt.Sprintf(capability, "SYS_MODULE"), fmt.Sprintf(capability, "NET_ADMIN")
+	for _, row := range []struct {
+		granted  string
+		refusals map[string][]string
+	}{
+		{"nothing", map[string][]string{"release": {load, verify, label}, "uninstall's cleaner": {label}, "uninstall's Job": {"runAsUser"}, "helm test": {verify}}},
+		{"hostmount-anyuid", map[string][]string{
+			"release": {load, verify, label, seccomp}, "uninstall's cleaner": {label, seccomp}, "uninstall's Job": {seccomp}, "helm test": {verify},
+		}},
+		{"hostmount-anyuid-v2", map[string][]string{
+			"release": {load, verify, seccomp}, "uninstall's cleaner": {seccomp}, "uninstall's Job": {seccomp}, "helm test": {verify},
+		}},
+		{"privileged", nil},
+	} {
+		t.Run(row.granted, func(t *testing.T) {
 			t.Parallel()
 			forEveryPod(t, func(t *testing.T, r release, pod pod) {
 				require.Empty(t, pod.scc)
-				if granted != "" {
-					require.NoError(t, r.cluster.Put(admission.Allow(granted, pod.Namespace, pod.Spec.ServiceAccountName)))
+				scc := "restricted-v2" // everybody's
+				if row.granted != "nothing" {
+					scc = row.granted
+					require.NoError(t, r.cluster.Put(admission.Allow(scc, pod.Namespace, pod.Spec.ServiceAccountName)))
 				}
 				stored, err := r.cluster.Create(t.Context(), pod.by, &pod.Pod)
-				if granted == "privileged" {
+				if row.refusals == nil {
 					require.NoError(t, err)
-					require.Equal(t, granted, stored.Annotations[securityv1.ValidatedSCCAnnotation])
+					require.Equal(t, scc, stored.Annotations[securityv1.ValidatedSCCAnnotation])
+					want, err := admission.Submitted(&pod.Pod)
+					require.NoError(t, err)
+					require.Equal(t, want.Spec.SecurityContext, stored.Spec.SecurityContext)
 					return
 				}
 				require.ErrorContains(t, err, "unable to validate against any security context constraint")
-				if granted != "" {
-					t.Log(err)
+				require.NotContains(t, err.Error(), fmt.Sprintf("provider %q: Forbidden: not usable", scc))
+				for _, refusal := range row.refusals[pod.what] {
+					if pod.what == "release" && refusal == verify && len(pod.Spec.InitContainers) == 1 {
+						continue // nothing is verified
+					}
+					require.ErrorContains(t, err, refusal)
 				}
 			}, "--set", "openshift.scc.create=false")
 		})
+	}
+}
+
+// So `helm test` by an administrator says nothing about the other pods: these have their controllers' rights and their service account's.
+func TestThePodOfHelmTestHasTheRightsOfWhoRunsItToo(t *testing.T) {
+	t.Parallel()
+	r := installed(t, "openshift", "--set", "openshift.scc.create=false")
+	for _, pod := range r.pods {
+		if pod.what != "helm test" {
+			continue
+		}
+		_, err := r.cluster.Create(t.Context(), admission.Member(), &pod.Pod)
+		require.ErrorContains(t, err, "unable to validate against any security context constraint")
+		stored, err := r.cluster.Create(t.Context(), admission.Administrator(), &pod.Pod)
+		require.NoError(t, err)
+		require.Equal(t, "privileged", stored.Annotations[securityv1.ValidatedSCCAnnotation])
+		require.Equal(t, "user", stored.Annotations[subjectAnnotation])
+	}
+}
+
+func TestNoOtherServiceAccountMayUseTheSCCs(t *testing.T) {
+	t.Parallel()
+	r := installed(t, "default")
+	for _, name := range []string{chart.Namespace, "another"} {
+		require.NoError(t, r.cluster.Put(admission.Namespace(name), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "stranger"}}))
+		for _, pod := range r.pods {
+			pod.Namespace, pod.Spec.ServiceAccountName = name, "stranger"
+			_, err := r.cluster.Create(t.Context(), pod.by, &pod.Pod)
+			require.ErrorContains(t, err, fmt.Sprintf("provider %q: Forbidden: not usable by user or serviceaccount", pod.scc), pod.what)
+		}
 	}
 }
 
@@ -161,7 +221,6 @@ func TestWithoutTheChartsSCCsOnlyWhatAnAdministratorGrantsAdmitsThePods(t *testi
 func TestANamespaceWithoutRangesRefusesThePods(t *testing.T) {
 	t.Parallel()
 	r := installed(t, "openshift")
-	require.NoError(t, r.cluster.Put(&corev1.Namespace{ObjectMeta: admission.Namespace(chart.Namespace).ObjectMeta}))
 	bare := admission.Namespace(chart.Namespace)
 	bare.Annotations = nil
 	require.NoError(t, r.cluster.Put(bare))

@@ -1,6 +1,7 @@
 // Package admission is what an OpenShift API server does with a pod before it stores it, as far as the pod's service account and
 // SecurityContextConstraints are concerned: Kubernetes' own defaults, ServiceAccount admission and RBAC authorizer, and OpenShift's own
-// SCC admission, all in this process. Nothing of it is imitated; only what an API server reads from etcd comes from memory.
+// SCC admission, all in this process. None of the code is imitated. What an API server reads from etcd is Go values, the platform's as
+// Platform returns it.
 package admission
 
 import (
