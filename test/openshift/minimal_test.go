@@ -1,6 +1,7 @@
 package openshift
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"testing"
@@ -13,8 +14,8 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
 
-// Admission itself is asked: of every SCC that allows one thing less, some pod needs that one thing. Refused or changed is the same
-// here: a pod that gets another uid, group or label than it asks for is not what the tests of this chart have seen.
+// Admission itself is asked: with an SCC that allows one thing less, whatever it is, some pod is refused or changed. Changed counts: a pod
+// with another uid, group or label than it asks for is none that the chart's tests have seen.
 func TestTheSCCsAllowNothingThatNoPodNeeds(t *testing.T) {
 	t.Parallel()
 	check := func(t *testing.T, objects chart.Objects) {
@@ -31,7 +32,7 @@ func TestTheSCCsAllowNothingThatNoPodNeeds(t *testing.T) {
 			require.NotEmpty(t, kept, "no pod is meant for %s", scc.Name)
 			for _, less := range tightened(t, scc) {
 				require.NoError(t, r.cluster.Put(&less.SecurityContextConstraints))
-				require.False(t, equality.Semantic.DeepEqual(kept, outcomes(t, r, scc.Name)), "%s: every pod is admitted, and the same, with %s", scc.Name, less.name)
+				require.False(t, equality.Semantic.DeepEqual(kept, outcomes(t, r, scc.Name)), "%s allows what no pod needs: every pod is admitted as it is with %s", scc.Name, less.name)
 			}
 			require.NoError(t, r.cluster.Put(scc))
 			require.Equal(t, kept, outcomes(t, r, scc.Name))
@@ -89,7 +90,7 @@ func tightened(t *testing.T, scc *securityv1.SecurityContextConstraints) (all []
 	// set gives the field the value, unless it has it.
 	set := func(name string, value any) {
 		if !reflect.DeepEqual(field(scc, name).Interface(), value) {
-			with(name+" set", func(scc *securityv1.SecurityContextConstraints) { field(scc, name).Set(reflect.ValueOf(value)) })
+			with(fmt.Sprintf("%s: %v", name, reflect.Indirect(reflect.ValueOf(value))), func(scc *securityv1.SecurityContextConstraints) { field(scc, name).Set(reflect.ValueOf(value)) })
 		}
 	}
 	// without leaves one entry out of a list.
@@ -99,7 +100,7 @@ func tightened(t *testing.T, scc *securityv1.SecurityContextConstraints) (all []
 			if entry.Kind() == reflect.String && slices.Contains(except, entry.String()) {
 				continue
 			}
-			with(name+" without one", func(scc *securityv1.SecurityContextConstraints) {
+			with(fmt.Sprintf("%s without %v", name, entry), func(scc *securityv1.SecurityContextConstraints) {
 				list := field(scc, name)
 				list.Set(reflect.AppendSlice(list.Slice(0, i), list.Slice(i+1, list.Len())))
 			})
