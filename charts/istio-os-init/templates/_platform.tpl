@@ -33,8 +33,8 @@ release could make for another's.
 {{- end }}
 
 {{/*
-What every SecurityContextConstraints of ours has in common; capabilities, volumes and the root filesystem are the caller's. Nobody is
-named in users and groups: a Role says who may use them. It knows no paths: with hostPath a pod may mount any.
+What every SecurityContextConstraints of ours has in common; uid, capabilities, volumes and the root filesystem are the caller's. Nobody
+is named in users and groups: a Role says who may use them. It knows no paths: with hostPath a pod may mount any.
 */}}
 {{- define "istio-os-init.sccBase" -}}
 # As if unset, which the API does not accept: pods ask for it by its name.
@@ -43,14 +43,10 @@ allowPrivilegedContainer: false
 allowPrivilegeEscalation: false
 defaultAddCapabilities: []
 requiredDropCapabilities: [ALL]
-allowHostDirVolumePlugin: true
 allowHostIPC: false
 allowHostNetwork: false
 allowHostPID: false
 allowHostPorts: false
-# uid 0 and others, each container's own.
-runAsUser:
-  type: RunAsAny
 # spc_t, of the container that writes on the host or loads; any other strategy would force the namespace's label on it.
 seLinuxContext:
   type: RunAsAny
