@@ -146,6 +146,8 @@ func TestEveryReasonIsGivenWithoutAHole(t *testing.T) {
 		"ModuleOverridden":  onHost(fault{refused: "xt_owner Invalid argument\n", files: with("etc/modprobe.d/x.conf", "install xt_owner /bin/false\n")}),
 		"ModuleBlocklisted": onHost(fault{refused: "xt_owner Operation not permitted\n", files: with("proc/cmdline", "module_blacklist=xt_owner\n")}),
 		"ModuleRefused":     onHost(fault{refused: "xt_owner Exec format error\n", files: dep}),
+		"ModuleUnsigned":    onHost(fault{refused: "xt_owner Key was rejected by service\n", files: dep}),
+		"ModuleDenied":      onHost(fault{refused: "xt_owner Permission denied\n", files: with("sys/fs/selinux/enforce", "1")}),
 		"ModulesDisabled":   onHost(fault{refused: "xt_owner Operation not permitted\n", files: with("proc/sys/kernel/modules_disabled", "1\n")}),
 		"ModprobeMissing":   onHost(fault{files: dep, breaks: func(s *sandbox) { require.NoError(s.t, os.Remove(s.path("host/usr/sbin/modprobe"))) }}),
 		"ModprobeHangs":     onHost(fault{files: dep, breaks: func(s *sandbox) { s.hurried().write("host/stand-in/busy", "") }}),

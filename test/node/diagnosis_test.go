@@ -33,9 +33,10 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 	for _, row := range []fault{
 		{name: "not on disk", want: "ModuleNotOnDisk: xt_owner. Fix: " + dnf},
 		{
-			name:   "the modules of the running kernel are gone",
+			name: "the modules of the running kernel are gone", loadable: []string{"none"},
+			files:  map[string]string{"proc/modules": "bridge 1 0 - Live 0x0\n"},
 			breaks: func(s *sandbox) { require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules/5.14.0-stand-in"))) },
-			want:   "ModuleNotOnDisk: xt_owner. Fix: reboot the node: kernel 5.14.0-stand-in runs, but its modules are no longer installed",
+			want:   "ModuleNotOnDisk: nf_tables, xt_owner, xt_CT. Fix: reboot the node: kernel 5.14.0-stand-in runs, but its modules are not on disk",
 		},
 		{
 			name: "install rule", refused: "xt_owner Invalid argument\n",
@@ -59,7 +60,7 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
 				"sys/kernel/security/lockdown":            "none [integrity] confidentiality\n",
 			},
-			want: "ModuleRefused: xt_owner. Fix: sign the modules with a key that the kernel trusts (lockdown: integrity)",
+			want: "ModuleUnsigned: xt_owner. Fix: sign the modules with a key that the kernel trusts (mokutil --list-enrolled)",
 		},
 		{
 			name: "refused for another cause", refused: "xt_owner Exec format error\n",
@@ -296,7 +297,7 @@ func TestReportIsForPeopleAndForPrograms(t *testing.T) {
 	text := s.report()
 	for _, want := range []string{
 		"node stand-in CANNOT run the mesh", "backend nft refused", "the kernel says: xtables resource problem",
-		"ModuleOverridden: modprobe.d has modprobe run /bin/sh", "Fix: remove line 1 of /etc/modprobe.d/x.conf",
+		"ModuleOverridden: modprobe.d has modprobe do this instead of loading xt_owner: /bin/sh", "Fix: remove line 1 of /etc/modprobe.d/x.conf",
 		"warning: nf_tables is blocklisted (/etc/modprobe.d/x.conf:2)", "warning: firewalld is active",
 		"os Rocky Linux 9.5 (Blue Onyx); kernel 5.14.0-stand-in", "loaded-now: nf_tables xt_CT", "missing: xt_owner, on-disk; modprobe: ERROR: could not insert 'xt_owner': Invalid argument",
 	} {
@@ -309,14 +310,14 @@ func TestReportIsForPeopleAndForPrograms(t *testing.T) {
 	require.Equal(t, "ModuleOverridden", report.Reason)
 	require.Equal(t, 1, report.Round)
 	require.Equal(t, "ModuleOverridden: xt_owner. Fix: remove line 1 of /etc/modprobe.d/x.conf", report.Line)
-	require.Equal(t, `modprobe.d has modprobe run /bin/sh -c "echo 'no' \\ no" instead of loading xt_owner. Fix: remove line 1 of /etc/modprobe.d/x.conf.`, report.Message)
+	require.Equal(t, `modprobe.d has modprobe do this instead of loading xt_owner: /bin/sh -c "echo 'no' \\ no". Fix: remove line 1 of /etc/modprobe.d/x.conf.`, report.Message)
 	require.Contains(t, report.Error, "Extension ipvs")
 	require.Equal(t, "refused", report.Backends["nft"])
 	require.Equal(t, "5.14.0-stand-in", report.Facts["kernel"])
 	require.Equal(t, map[string]bool{"SYS_MODULE": true, "SYS_CHROOT": true}, report.Capabilities)
 	require.Equal(t, []jsonReason{{
 		Reason: "ModuleOverridden", Subject: "xt_owner", Fix: "remove line 1 of /etc/modprobe.d/x.conf",
-		Sentence: `modprobe.d has modprobe run /bin/sh -c "echo 'no' \\ no" instead of loading xt_owner.`,
+		Sentence: `modprobe.d has modprobe do this instead of loading xt_owner: /bin/sh -c "echo 'no' \\ no".`,
 	}}, report.Reasons)
 	require.Equal(t, []string{
 		"nf_tables is blocklisted (/etc/modprobe.d/x.conf:2): loaded by its name now, but not at boot",

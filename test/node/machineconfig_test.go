@@ -23,7 +23,7 @@ func TestTheMachineConfigIsOneForOpenShiftAndForIgnition(t *testing.T) {
 			"proc/modules": "xt_CT 1 0 - Live 0x0\n",
 			"lib/modules/5.14.0-stand-in/modules.dep":     "kernel/net/netfilter/xt_owner.ko:\n",
 			"lib/modules/5.14.0-stand-in/modules.builtin": "kernel/nf_tables.ko\n",
-			"usr/lib/modprobe.d/x.conf":                   "install xt_owner /bin/false\nblacklist xt_owner\n",
+			"usr/lib/modprobe.d/x.conf":                   "# vendor's \"own\" 100%\ninstall xt_owner /bin/false\nblacklist xt_owner\noptions nf_conntrack hashsize=1\n",
 		},
 	})
 	require.Zero(t, s.run("load").exit)
@@ -46,6 +46,7 @@ func TestTheMachineConfigIsOneForOpenShiftAndForIgnition(t *testing.T) {
 	}
 	require.Equal(t, map[string]string{
 		"/etc/modules-load.d/istio.conf": "xt_CT\nxt_owner", // neither what is built in
-		"/etc/modprobe.d/x.conf":         "",                // hides the one under /usr/lib
+		// hides the one under /usr/lib, and says what else that says
+		"/etc/modprobe.d/x.conf": "# vendor's \"own\" 100%\noptions nf_conntrack hashsize=1",
 	}, content)
 }

@@ -257,7 +257,7 @@ func (s *sandbox) patience() context.Context {
 // ended runs a command to its end.
 func (s *sandbox) ended(command *exec.Cmd) result {
 	s.t.Helper()
-	command.WaitDelay = time.Second // for who holds its output still
+	command.WaitDelay = 20 * time.Second // for who holds its output still
 	output, err := command.CombinedOutput()
 	var failure *exec.ExitError
 	if err != nil && !errors.As(err, &failure) {

@@ -8,6 +8,8 @@
 { fact[$1] = rest(1) }
 $1 == "missing" { missing[++missed] = $2; disk[$2] = $3; says[$2] = rest(3) }
 $1 == "rule" && !(($2, $3) in rule) { rule[$2, $3] = rest(3) }
+$1 == "needs" { needs[$2] = rest(2) }
+$1 == "module" && $3 == "loaded-now" { loaded_now = 1 }
 $1 == "capability" && $3 == "no" { no_capability = no_capability " " $2 }
 $1 == "backend" && $2 == ENVIRON["backend"] && $3 == "lacks" { own_lacks = rest(3) }
 $1 == "backend" && $2 != ENVIRON["backend"] && $3 ~ /^(present|loadable)$/ { can = can " " $2 }
@@ -15,11 +17,12 @@ $1 == "backend" && $2 != ENVIRON["backend"] && $3 ~ /^(present|loadable)$/ { can
 # The first three of some names: "a, b, c and 4 more".
 function listed(names,   word, words, list, i) {
   words = split(names, word, " ")
-  for (i = 1; i <= words && i <= 3; i++) list = list (i > 1 ? ", " : "") word[i]
+  for (i = 1; i <= words && i <= 3; i++)
+    list = list (i > 1 ? ", " : "") word[i] (word[i] in needed_by ? " (needed by" needed_by[word[i]] ")" : "")
   return list (words > 3 ? " and " words - 3 " more" : "")
 }
 
-# The text of the first row of the file remedies that is of the kind and whose pattern, a shell's, matches one of the words.
+# The text of the first row of the file remedies that is of the kind and whose pattern matches one of the words.
 function remedy(kind, words,   word, n, row, pattern, i) {
   n = split(words " *", word, " ") # the pattern * matches also if there is none
   close(ENVIRON["files"] "/remedies")
@@ -28,15 +31,17 @@ function remedy(kind, words,   word, n, row, pattern, i) {
     pattern = row
     sub(/ .*/, "", pattern)
     sub(/^[^ ]* /, "", row)
-    gsub(/[.+]/, "[&]", pattern)
-    gsub(/\*/, ".*", pattern)
-    for (i = 1; i <= n; i++) if (word[i] ~ "^" pattern "$") return fill(row)
+    for (i = 1; i <= n; i++) if (matches(word[i], pattern)) return fill(row)
   }
 }
 
 # What brings the kernel's missing modules to the node.
 function package(   base, part) {
-  if (fact["modules-dir"] == "") return "reboot the node: kernel " value["kernel"] " runs, but its modules are no longer installed"
+  if (fact["container"] != "") return "load them on the machine that runs this node as a container (" fact["container"] ")"
+  if (fact["modules-dep"] == "missing") return "depmod -a " value["kernel"]
+  # modules of others, as of DKMS, outlast the kernel's
+  if (!loaded_now && (fact["modules-dir"] == "" || fact["kernel-files"] == "0"))
+    return "reboot the node: kernel " value["kernel"] " runs, but its modules are not on disk"
   base = value["variant"] = value["kernel"]
   sub(/[.]64k$/, "", base)
   sub(/[+][^+]*$/, "", base)
@@ -45,7 +50,7 @@ function package(   base, part) {
   split(value["kernel"], part, ".")
   value["version"] = part[1] "." part[2]
   value["rpm"] = remedy("kernel", value["kernel"])
-  return remedy("os", fact["os-id"] " " fact["os-like"] " " fact["os-variant"])
+  return remedy("os", fact["image"] " " value["variant"] " " fact["os-id"] " " fact["os-like"] " " fact["os-variant"])
 }
 
 # How the rules are lifted that keep modules from being loaded; sets value["command"] to what the first one runs instead.
@@ -67,13 +72,23 @@ function lift(kinds, names,   word, words, kind, n, i, j, place, at, removals) {
   return removals
 }
 
-# Why a module is not there.
+# The module on which a rule of one of the kinds hinders a module: itself, or one that it needs.
+function ruled(kinds, name, itself,   candidate, n, kind, k, i, j) {
+  k = split(kinds, kind, " ")
+  n = split((itself ? name " " : "") needs[name], candidate, " ")
+  for (i = 1; i <= n; i++) for (j = 1; j <= k; j++) if ((kind[j], candidate[i]) in rule) return candidate[i]
+}
+
+# Why a module is not there. Sets culprit to the module that is to blame: itself, or one that it needs.
 function cause(name) {
+  culprit = name
   if (disk[name] == "not-on-disk" || (disk[name] == "unknown" && says[name] ~ /not found/)) return "absent"
   if (disk[name] == "monolithic") return "unexplained"
   if (fact["modules-disabled"] != "0" || no_capability != "" || fact["modprobe"] !~ /^(works|failed|not-needed)$/) return "not-asked"
-  if (("install", name) in rule) return "overridden"
-  if (("module_blacklist", name) in rule || (says[name] == "" && ("blacklist", name) in rule)) return "blocklisted"
+  if ((culprit = ruled("install alias", name, 1)) != "") return "overridden"
+  if ((culprit = ruled("module_blacklist", name, 1)) != "") return "blocklisted"
+  culprit = name
+  if (says[name] == "" && ("blacklist", name) in rule) return "blocklisted"
   if (says[name] == "") return "unexplained"
   if (refusal == "") {
     refusal = says[name]
@@ -97,19 +112,25 @@ function unavailable() {
   add("BackendUnavailable", "no " value["backend"] ", but " value["others"])
 }
 
-function remedy_of_refusal() {
-  if ((refusal fact["lockdown"]) ~ / Key |Required key|signature|integrity$|confidentiality$/)
-    return "sign the modules with a key that the kernel trusts (lockdown: " (fact["lockdown"] == "" ? "unknown" : fact["lockdown"]) ")"
-  return "see the host's kernel log (dmesg) for what it refused"
+# By the kernel's error, and by what else is known to cause it.
+function refused(   names) {
+  names = by["refused"]
+  value["refusal"] = refusal
+  value["lockdown"] = fact["lockdown"] == "" ? "unknown" : fact["lockdown"]
+  if (refusal ~ /(^| )Key |Required key|signature/ || (refusal ~ /not permitted/ && fact["lockdown"] ~ /^(integrity|confidentiality)$/))
+    reason_for("ModuleUnsigned", names)
+  else if (refusal ~ /Permission denied/ && fact["selinux"] == "enforcing") reason_for("ModuleDenied", names)
+  else reason_for("ModuleRefused", names)
 }
 
-function explain(   i, all, by, why) {
+function explain(   i, all, why) {
   value["kernel"] = fact["kernel"] == "" ? "unknown" : fact["kernel"]
   value["backend"] = ENVIRON["backend"]
   for (i = 1; i <= missed; i++) {
     all = all " " missing[i]
     why = cause(missing[i])
-    by[why] = by[why] " " missing[i]
+    if (culprit != missing[i]) needed_by[culprit] = (needed_by[culprit] == "" ? " " : needed_by[culprit] ", ") missing[i]
+    if (index(by[why] " ", " " culprit " ") == 0) by[why] = by[why] " " culprit
   }
   if (all != "") reason_for("CapabilityRefused", no_capability)
   if (fact["modules-disabled"] == "1") reason_for("ModulesDisabled", by["not-asked"])
@@ -119,13 +140,11 @@ function explain(   i, all, by, why) {
   if (value["backend"] == "legacy") unavailable()
   value["package"] = package()
   if (!("unread" in fact)) reason_for("ModuleNotOnDisk", by["absent"])
-  value["removals"] = lift("install", by["overridden"])
+  value["removals"] = lift("install alias", by["overridden"])
   reason_for("ModuleOverridden", by["overridden"])
   value["removals"] = lift("module_blacklist blacklist", by["blocklisted"])
   reason_for("ModuleBlocklisted", by["blocklisted"])
-  value["refusal"] = refusal
-  value["remedy"] = remedy_of_refusal()
-  reason_for("ModuleRefused", by["refused"])
+  refused()
   if (value["backend"] != "legacy" && value["backend"] != "") unavailable()
   if (count) return
   if (ENVIRON["error"] == "") return reason_for("ModuleMissing", all)

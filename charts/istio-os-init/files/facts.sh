@@ -2,12 +2,13 @@
 # shellcheck shell=dash
 # facts: prints what the host's files say of the node, without changing anything. load runs it, and limits its time.
 #
-# In:  names                a set of the modules that are asked about, with _ for -.
+# In:  names, planned       see modules.awk.
 #      ISTIO_OS_INIT_HOST   where the host's root is mounted. Default /host.
 #      ISTIO_OS_INIT_PROC   where proc is mounted. Default /proc.
 # Out: "KEY VALUE" a line, the most certain first: kernel, os, os-id (none if there is no os-release, unreadable if there is one that
 #      cannot be read), os-like, os-version, os-variant, modules-disabled, kernel.modprobe, lockdown, selinux, legacy-tables (the
-#      host's own tables of iptables-legacy), service for each active one, modules-dir; then see modules.awk.
+#      host's own tables of iptables-legacy), service for each active one, container (the kind of one, if the host is one), image (ostree,
+#      if the host is made of one), modules-dir, modules-dep (missing, if there are modules and no list of them); then see modules.awk.
 # Only regular files are read, and links lead from the host's root.
 # Sources: modprobe.d(5) for the directories and their order; os-release(5).
 set -u
@@ -88,6 +89,9 @@ kernel_facts() {
   for unit in firewalld nftables iptables ip6tables; do
     [ ! -L "$host/run/systemd/units/invocation:$unit.service" ] || printf 'service %s\n' "$unit"
   done
+  first_line "$host/run/systemd/container"
+  [ -z "$first" ] || printf 'container %s\n' "$first"
+  [ ! -e "$host/run/ostree-booted" ] || echo 'image ostree'
   # Empty ones are there too, once something has looked at them.
   for family in ip ip6; do
     file=$host/proc/1/net/${family}_tables_names
@@ -106,9 +110,9 @@ host_file() {
 # The files that tell of modules, for modules.awk.
 module_files() {
   local dir file dirs=' '
-  [ ! -f "$proc/cmdline" ] || printf '/proc/cmdline\n%s\n' "$proc/cmdline"
-  host_file "$modules_dir/modules.builtin"
   host_file "$modules_dir/modules.dep"
+  host_file "$modules_dir/modules.builtin"
+  [ ! -f "$proc/cmdline" ] || printf '/proc/cmdline\n%s\n' "$proc/cmdline"
   for dir in /etc /run /usr/local/lib /usr/lib /lib; do
     { in_host "$dir/modprobe.d" && [ -d "$found" ]; } || continue
     case $dirs in *" $found "*) continue ;; esac
@@ -138,4 +142,5 @@ os_facts
 kernel_facts
 find_modules_dir
 printf 'modules-dir %s\n' "$modules_dir"
-module_files | awk -f "${0%/*}/modules.awk"
+if [ -n "$modules_dir" ] && [ -d "$host$modules_dir/kernel" ] && [ ! -s "$host$modules_dir/modules.dep" ]; then echo 'modules-dep missing'; fi
+module_files | awk -f "${0%/*}/text.awk" -f "${0%/*}/modules.awk"

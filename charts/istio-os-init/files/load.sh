@@ -15,9 +15,10 @@
 # Out: the outcome (outcome.sh), and beside it facts, "KEY VALUE" a line, for people, watch, verify and report: those of facts.sh up
 #      to modules-dir, then
 #        modprobe works|failed|hangs|none|cannot-enter|cannot-run|not-needed
-#        capability SYS_MODULE|SYS_CHROOT yes|no
+#        capability SYS_MODULE|SYS_CHROOT|hostUsers yes|no           the last one only as no: the pod has a user namespace of its own
 #        module NAME loaded-now|loaded-before|built-in
 #        missing NAME on-disk|not-on-disk|unknown|monolithic MODPROBE'S WORDS   of a|b the first on disk, or a
+#        needs NAME MODULE...                                        what a missing one needs and what is not loaded either
 #        rule ...                                                    see modules.awk
 #        backend BACKEND present|loadable|unknown|lacks NAME...
 #      On a host that is not meant there are only those of facts.sh.
@@ -55,7 +56,7 @@ begin_round() {
   conclude Loading "round $round" || exit 0
 }
 
-# Sets entries, the plan's, and names, a set of all that is asked about.
+# Sets entries, the plan's; planned, a set of their modules; and names, a set of all that is asked about.
 read_plan() {
   local entry needs name others=
   entries=
@@ -65,37 +66,43 @@ read_plan() {
   if [ -r "$backends_file" ]; then
     while read -r _ needs; do others="$others $needs"; done <"$backends_file"
   fi
-  names=' '
+  planned=' '
   IFS=' |'
-  for name in $entries $others; do in_set "$name" "$names" || names="$names$name "; done
+  for name in $entries; do in_set "$name" "$planned" || planned="$planned$name "; done
+  names=$planned
+  for name in $others; do in_set "$name" "$names" || names="$names$name "; done
   unset IFS
 }
 
-# value_of KEY: sets value to what $host_facts say under a key that they have once.
+# value_of KEY VARIABLE: sets the variable to what $host_facts say under a key that they have once.
 value_of() {
-  value=${host_facts#*"$line_break$1 "}
+  local value=${host_facts#*"$line_break$1 "}
   [ "$value" != "$host_facts" ] || value=
   value=${value%%"$line_break"*}
+  eval "$2=\$value"
 }
 
-# Sets host_facts, what facts.sh prints; from them os_id, os_like and modules_dir; builtin and disk, sets of names; and rules.
+# Sets host_facts, what facts.sh prints; from them os_id, os_like and modules_dir; builtin and disk, sets of names; needs and rules, lines of it.
 read_host() {
-  export names
-  builtin=' ' disk=' ' rules=''
+  local rest count
+  export names planned
+  needs='' rules='' builtin='' disk='' modules_dir='' os_id='' os_like=''
   bounded 30 /bin/sh "${0%/*}/facts.sh" || text="$text${line_break}unread modules"
   host_facts=$line_break$text$line_break
-  value_of builtin
-  builtin=" $value "
-  value_of disk
-  disk=" $value "
-  value_of modules-dir
-  modules_dir=$value
-  value_of os-id
-  os_id=${value:-unreadable}
-  value_of os-like
-  os_like=$value
-  case $text in *"${line_break}rule "*) rules=rule\ ${text#*"${line_break}rule "} ;; esac
-  host_facts=${text%%"${line_break}builtin"*}
+  value_of builtin builtin
+  value_of disk disk
+  builtin=" $builtin " disk=" $disk "
+  value_of modules-dir modules_dir
+  value_of os-id os_id
+  os_id=${os_id:-unreadable}
+  value_of os-like os_like
+  value_of kernel-files count
+  rest=${host_facts#*"${line_break}kernel-files "}
+  if [ "$rest" != "$host_facts" ]; then
+    needs=${rest%%"${line_break}rule "*}
+    [ "$rest" = "$needs" ] || rules="rule ${rest#*"${line_break}rule "}"
+  fi
+  host_facts=${text%%"${line_break}builtin"*}${count:+${line_break}kernel-files $count}
 }
 
 # selected: whether nodes.osRelease means this node. A host that cannot be known is not left out: a node that passes unproven is worse
@@ -219,6 +226,20 @@ capability_facts() {
       printf 'capability %s %s\n' "${capability#*:}" "$has"
     done
   done </proc/self/status
+  # in a user namespace of its own a capability is not the host's
+  { read -r key value has <"$proc/self/uid_map"; } 2>/dev/null || return 0
+  [ "$key $value $has" = '0 0 4294967295' ] || echo 'capability hostUsers no'
+}
+
+# What a missing module needs and what is not loaded either.
+needs_facts() {
+  local key name others other unmet
+  printf '%s\n' "$needs" | while read -r key name others; do
+    { [ "$key" = needs ] && in_set "$name" "$missing "; } || continue
+    unmet=
+    for other in $others; do in_set "$other" "$loaded$builtin" || unmet="$unmet $other"; done
+    [ -z "$unmet" ] || printf 'needs %s%s\n' "$name" "$unmet"
+  done
 }
 
 # What each backend would find here, without trying it: that would make the kernel load what nothing needs.
@@ -253,6 +274,7 @@ all_facts() {
     if in_set "$name" "$disk"; then found_out=on-disk; else found_out=$place; fi
     printf 'missing %s %s %s\n' "$name" "$found_out" "$(why "$name")"
   done
+  needs_facts
   backend_facts
   printf '%s\n' "$rules"
 }

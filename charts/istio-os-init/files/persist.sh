@@ -34,6 +34,9 @@ persist() {
   # Synced: after a crash a name without content is as bad as no file.
   if words=$(put "$persist_file" "$content" sync 2>&1); then
     say "persisted for the next boot: $persist_file"
+    case $(stat -f -c %T "$persist_file" 2>/dev/null) in
+      tmpfs | ramfs) say "warning: ${persist_file%/*} of this node is in memory: what is written there does not outlast a reboot" ;;
+    esac
   else
     persist_warn "is not written, so after a reboot the modules are loaded only with this pod" "$words"
   fi

@@ -30,18 +30,32 @@ $1 == "rule" {
   sub(/^rule [^ ]* [^ ]* /, "", place)
   rules = item(rules, "{" member("kind", $2) ", " member("name", $3) ", " member("where", place) ", " member("command", substr($0, at + 4)) "}")
   rule_lines = rule_lines "  rule: " rest(1) "\n"
-  if ($2 != "install") warn($3 " is blocklisted (" place "): loaded by its name now, but not at boot")
+  if ($2 ~ /blacklist$/) warn($3 " is blocklisted (" place "): loaded by its name now, but not at boot")
   if (place !~ /^\/proc\// && sub(/:[0-9]+$/, "", place) && !(place in hides)) hides[hidden[++files] = place]
+}
+$1 == "kept" {
+  at = index($0, " // ")
+  other[substr($0, 6, at - 6)] = other[substr($0, 6, at - 6)] in_url(substr($0, at + 4)) "%0A"
 }
 $1 == "service" {
   services = item(services, quoted($2))
   active[++actives] = $2 == "firewalld" ? "firewalld is active: when it stops or reloads completely, it may unload modules (always before 1.0)" : $2 ".service is active: its rules are the host's, and do not reach into pods"
 }
 $1 == "capability" { capabilities = item(capabilities, quoted($2) ": " ($3 == "yes" ? "true" : "false")) }
-$1 !~ /^(module|missing|rule|service|capability|backend|)$/ && !($1 in fact) {
+$1 !~ /^(module|missing|rule|service|capability|backend|kept|needs|)$/ && !($1 in fact) {
   facts = item(facts, member($1, rest(1)))
   fact[$1] = rest(1)
 }
+
+function in_url(text,   i, letter, out) {
+  for (i = 1; i <= length(text); i++) {
+    letter = substr(text, i, 1)
+    out = out (letter ~ /[A-Za-z0-9._~\/-]/ ? letter : sprintf("%%%02X", index(ascii, letter) + 31))
+  }
+  return out
+}
+
+BEGIN { for (i = 32; i < 127; i++) ascii = ascii sprintf("%c", i) }
 
 function warn(text) {
   warnings = warnings "  warning: " text "\n"
@@ -89,6 +103,7 @@ function machineconfig(   i, row, part) {
   for (i = 1; i <= files; i++) {
     value["file"] = value["place"] = hidden[i]
     sub(/.*\//, "", value["place"])
+    value["kept"] = other[hidden[i]]
     printf "%s", fill(part)
   }
 }

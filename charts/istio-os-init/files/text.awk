@@ -20,6 +20,14 @@ function fill(text,   filled, name) {
   return filled text
 }
 
+# Whether a word matches a pattern of the shell.
+function matches(word, pattern) {
+  gsub(/[.+]/, "[&]", pattern)
+  gsub(/\*/, ".*", pattern)
+  gsub(/\?/, ".", pattern)
+  return word ~ "^" pattern "$"
+}
+
 # Printable ASCII as a JSON string.
 function quoted(text) {
   gsub(/["\\]/, "\\\\&", text)
