@@ -24,7 +24,7 @@ down: ## remove what `up` made
 
 ##@ Work on it
 .PHONY: check
-check: tools ## form, rendering and scripts: under a minute, needs neither root nor Docker
+check: tools ## form, rendering and scripts: in minutes, needs neither root nor Docker
 	@scripts/check $(SHORT)
 
 .PHONY: tools

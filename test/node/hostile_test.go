@@ -182,7 +182,7 @@ func TestLoadExplainsTwoHundredRandomHosts(t *testing.T) {
 	s := hostileSandbox(t)
 	count := 200
 	if testing.Short() {
-		count = 20
+		count = 8
 	}
 	seed := uint64(20261122)
 	random := rand.New(rand.NewPCG(seed, seed))

@@ -50,6 +50,9 @@ func TestWhatAContainerPlantsChangesNothingOutsideItsVolume(t *testing.T) {
 	for _, attacker := range []string{"watch", "verify-traffic"} {
 		for name, trap := range traps {
 			t.Run(attacker+" "+name, func(t *testing.T) {
+				if testing.Short() && name != "a link" {
+					t.Skip("NOT PROVEN: what is planted besides links. Run make test.")
+				}
 				t.Parallel()
 				s := newSandbox(t, smallPlan).loadable("nf_tables", "xt_owner", "nft_counter")
 				s.program("pilot-agent", "echo 'error iptables: not permitted' >&2; exit 1")

@@ -28,6 +28,9 @@ func TestVerifyProvesEachBackendAndMode(t *testing.T) {
 		{"native-nft TPROXY", "{backend: native-nft, mesh: {tproxy: true}}", "native-nft"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			if testing.Short() && row.name != row.backend {
+				t.Skip("NOT PROVEN: the modes of each backend. Run make test.")
+			}
 			t.Parallel()
 			s := newSandbox(t, row.values).withIstio()
 			got := s.run("load", "verify", "verify-traffic", "verify")
