@@ -447,9 +447,11 @@ func TestUninstallSaysWhenItCannotTellAndFailsSoThatItCanBeRunAgain(t *testing.T
 		spoil func(*sandbox, *api)
 		words string
 	}{
-		"no token that counts":  {func(s *sandbox, _ *api) { s.write("account/token", "another") }, "401: Unauthorized"},
-		"nothing answers":       {func(_ *sandbox, a *api) { a.Close() }, "connect"},
-		"another one's answers": {func(s *sandbox, _ *api) { require.NoError(s.t, os.Remove(s.path("account/ca.crt"))) }, "ca.crt"},
+		"no token that counts": {func(s *sandbox, _ *api) { s.write("account/token", "another") }, "401: Unauthorized"},
+		"nothing answers":      {func(_ *sandbox, a *api) { a.Close() }, "connect"},
+		// what a port begins with is no status
+		"nothing answers at 404": {func(s *sandbox, _ *api) { s.env = append(s.env, "ISTIO_OS_INIT_API=https://127.0.0.1:40404") }, "connect"},
+		"another one's answers":  {func(s *sandbox, _ *api) { require.NoError(s.t, os.Remove(s.path("account/ca.crt"))) }, "ca.crt"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

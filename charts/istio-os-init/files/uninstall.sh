@@ -63,7 +63,7 @@ name_nodes() {
 # delete PATH: fails unless the object is there no more.
 delete() {
   request "apis/$1" --request DELETE && return
-  case $words in *' 404'*) ;; *) return 1 ;; esac
+  case $words in *'error: 404'*) ;; *) return 1 ;; esac
 }
 
 delete_writers() {
