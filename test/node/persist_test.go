@@ -219,6 +219,16 @@ func TestADirectoryThatTakesNoFileIsOneWarningWithTheSystemsWords(t *testing.T) 
 	})
 }
 
+func TestADirectoryInMemoryIsOneWarningThatTheListDoesNotOutlastAReboot(t *testing.T) {
+	t.Parallel()
+	need(t, "mount")
+	s := newPersisting(t, smallPlan)
+	s.before = "mount -t tmpfs tmpfs " + quoted([]string{s.path("host/etc/modules-load.d")})[0]
+	warned := warnings(s.load().log)
+	require.Len(t, warned, 1)
+	require.Regexp(t, `/modules-load\.d of this node is in memory: what is written there does not outlast a reboot$`, warned[0])
+}
+
 // A full disk with a file of an earlier plan: the old one stays whole.
 func TestAFullDiskLeavesTheFileThatIsThereAsItIs(t *testing.T) {
 	t.Parallel()

@@ -39,9 +39,15 @@ func TestVerifyProvesEachBackendAndMode(t *testing.T) {
 			require.Equal(t, "RulesApplied: "+row.backend, got.conclusion)
 
 			s.newState()
+			s.run("load", "verify")
+			require.Equal(t, "Unknown", s.json().Status, "traffic decides")
+
+			s.newState()
 			got = s.run("load", "verify", "verify", "verify-traffic")
 			require.Equal(t, "True RedirectionProven", s.outcome("traffic").says(), got.log)
-			require.Equal(t, "works", s.json().Backends[row.backend])
+			report := s.json()
+			require.Equal(t, "True", report.Status)
+			require.Equal(t, "works", report.Backends[row.backend])
 		})
 	}
 }
