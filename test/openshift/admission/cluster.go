@@ -12,6 +12,7 @@ import (
 	securityv1 "github.com/openshift/api/security/v1"
 	"github.com/openshift/apiserver-library-go/pkg/securitycontextconstraints/sccadmission"
 	"github.com/openshift/apiserver-library-go/pkg/securitycontextconstraints/sccdefaults"
+	securitylisters "github.com/openshift/client-go/security/listers/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,7 +49,7 @@ func New(objects ...runtime.Object) (*Cluster, error) {
 	accounts.SetExternalKubeInformerFactory(c.store)
 	constraints := sccadmission.NewConstraint()
 	constraints.SetExternalKubeInformerFactory(c.store)
-	constraints.SetSecurityInformers(sccInformer{c.store.constraints})
+	constraints.SetSecurityInformers(informer[securitylisters.SecurityContextConstraintsLister]{c.store.constraints, securitylisters.NewSecurityContextConstraintsLister})
 	constraints.SetAuthorizer(rbac.New(
 		&rbac.RoleGetter{Lister: rbaclisters.NewRoleLister(c.store.roles)},
 		&rbac.RoleBindingLister{Lister: rbaclisters.NewRoleBindingLister(c.store.roleBindings)},
@@ -92,23 +93,21 @@ func Submitted(pod *corev1.Pod) (*corev1.Pod, error) {
 
 // Create returns the pod that is stored if by creates pod, or the error by which it is refused.
 func (c *Cluster) Create(ctx context.Context, by user.Info, pod *corev1.Pod) (*corev1.Pod, error) {
-	internal, err := decode(pod)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.admit(ctx, attributes(internal, nil, by)); err != nil {
-		return nil, err
-	}
-	return encode(internal)
+	return c.write(ctx, by, nil, pod)
 }
 
 // Update returns the pod that is stored if by replaces old by pod, or the error by which that is refused.
 func (c *Cluster) Update(ctx context.Context, by user.Info, old, pod *corev1.Pod) (*corev1.Pod, error) {
-	internal, err := decode(pod)
+	before, err := decode(old)
 	if err != nil {
 		return nil, err
 	}
-	before, err := decode(old)
+	return c.write(ctx, by, before, pod)
+}
+
+// write creates pod if before is nil.
+func (c *Cluster) write(ctx context.Context, by user.Info, before *core.Pod, pod *corev1.Pod) (*corev1.Pod, error) {
+	internal, err := decode(pod)
 	if err != nil {
 		return nil, err
 	}

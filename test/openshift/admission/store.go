@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	securityv1 "github.com/openshift/api/security/v1"
-	securitylisters "github.com/openshift/client-go/security/listers/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -66,33 +65,21 @@ type coreV1 struct {
 }
 
 func (v coreV1) Namespaces() coreinformers.NamespaceInformer {
-	return namespaceInformer{v.store.namespaces}
+	return informer[corelisters.NamespaceLister]{v.store.namespaces, corelisters.NewNamespaceLister}
 }
 
 func (v coreV1) ServiceAccounts() coreinformers.ServiceAccountInformer {
-	return serviceAccountInformer{v.store.serviceAccounts}
+	return informer[corelisters.ServiceAccountLister]{v.store.serviceAccounts, corelisters.NewServiceAccountLister}
 }
 
-type namespaceInformer struct{ indexer cache.Indexer }
-
-func (i namespaceInformer) Informer() cache.SharedIndexInformer { return synced{} }
-func (i namespaceInformer) Lister() corelisters.NamespaceLister {
-	return corelisters.NewNamespaceLister(i.indexer)
+// informer is one of client-go's, of the kind that the lister is for.
+type informer[Lister any] struct {
+	indexer cache.Indexer
+	lister  func(cache.Indexer) Lister
 }
 
-type serviceAccountInformer struct{ indexer cache.Indexer }
-
-func (i serviceAccountInformer) Informer() cache.SharedIndexInformer { return synced{} }
-func (i serviceAccountInformer) Lister() corelisters.ServiceAccountLister {
-	return corelisters.NewServiceAccountLister(i.indexer)
-}
-
-type sccInformer struct{ indexer cache.Indexer }
-
-func (i sccInformer) Informer() cache.SharedIndexInformer { return synced{} }
-func (i sccInformer) Lister() securitylisters.SecurityContextConstraintsLister {
-	return securitylisters.NewSecurityContextConstraintsLister(i.indexer)
-}
+func (i informer[Lister]) Informer() cache.SharedIndexInformer { return synced{} }
+func (i informer[Lister]) Lister() Lister                      { return i.lister(i.indexer) }
 
 // synced is an informer that has seen everything.
 type synced struct{ cache.SharedIndexInformer }
