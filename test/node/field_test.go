@@ -2,7 +2,6 @@ package node
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -135,16 +134,4 @@ func TestARuleOnAModuleThatIsNotNeededIsNotMentioned(t *testing.T) {
 	require.Empty(t, report.Rules)
 	require.Empty(t, report.Warnings)
 	require.NotContains(t, s.report("--machineconfig"), "hardening.conf")
-}
-
-// modprobe of a link leads from the host's root, and not from this container's.
-func TestALinkToAnotherPlaceOfTheHostIsReadThere(t *testing.T) {
-	t.Parallel()
-	s := newSandbox(t, plan+"backend: nft\nverify: {enabled: false}")
-	s.hit(fault{refused: "xt_owner Invalid argument\n", files: map[string]string{
-		"lib/modules/5.14.0-stand-in/modules.dep": "kernel/xt_owner.ko:\n", "opt/x.conf": "install xt_owner /bin/false\n", "etc/modprobe.d/none.conf": "",
-	}})
-	require.NoError(t, os.Symlink("/opt/x.conf", filepath.Join(s.path("host/etc/modprobe.d"), "x.conf")))
-	got := s.run("load")
-	require.Equal(t, "ModuleOverridden: xt_owner. Fix: remove line 1 of /etc/modprobe.d/x.conf", got.conclusion, got.log)
 }
