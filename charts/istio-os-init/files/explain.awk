@@ -73,9 +73,9 @@ function lift(kinds, names,   word, words, kind, n, i, j, place, at, removals) {
 }
 
 # The module on which a rule of one of the kinds hinders a module: itself, or one that it needs.
-function ruled(kinds, name, itself,   candidate, n, kind, k, i, j) {
+function ruled(kinds, name,   candidate, n, kind, k, i, j) {
   k = split(kinds, kind, " ")
-  n = split((itself ? name " " : "") needs[name], candidate, " ")
+  n = split(name " " needs[name], candidate, " ")
   for (i = 1; i <= n; i++) for (j = 1; j <= k; j++) if ((kind[j], candidate[i]) in rule) return candidate[i]
 }
 
@@ -85,8 +85,8 @@ function cause(name) {
   if (disk[name] == "not-on-disk" || (disk[name] == "unknown" && says[name] ~ /not found/)) return "absent"
   if (disk[name] == "monolithic") return "unexplained"
   if (fact["modules-disabled"] != "0" || no_capability != "" || fact["modprobe"] !~ /^(works|failed|not-needed)$/) return "not-asked"
-  if ((culprit = ruled("install alias", name, 1)) != "") return "overridden"
-  if ((culprit = ruled("module_blacklist", name, 1)) != "") return "blocklisted"
+  if ((culprit = ruled("install alias", name)) != "") return "overridden"
+  if ((culprit = ruled("module_blacklist", name)) != "") return "blocklisted"
   culprit = name
   if (says[name] == "" && ("blacklist", name) in rule) return "blocklisted"
   if (says[name] == "") return "unexplained"

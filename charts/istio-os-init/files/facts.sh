@@ -110,8 +110,7 @@ host_file() {
 # The files that tell of modules, for modules.awk.
 module_files() {
   local dir file dirs=' '
-  host_file "$modules_dir/modules.dep"
-  host_file "$modules_dir/modules.builtin"
+  [ -z "$modules_dir" ] || for file in dep builtin; do host_file "$modules_dir/modules.$file"; done
   [ ! -f "$proc/cmdline" ] || printf '/proc/cmdline\n%s\n' "$proc/cmdline"
   for dir in /etc /run /usr/local/lib /usr/lib /lib; do
     { in_host "$dir/modprobe.d" && [ -d "$found" ]; } || continue

@@ -82,11 +82,11 @@ value_of() {
   eval "$2=\$value"
 }
 
-# Sets host_facts, what facts.sh prints; from them os_id, os_like and modules_dir; builtin and disk, sets of names; needs and rules, lines of it.
+# Sets host_facts, what facts.sh prints up to kernel-files; from them os_id, os_like and modules_dir; builtin and disk, sets of names; and
+# the lines needs and rules of what follows.
 read_host() {
-  local rest count
   export names planned
-  needs='' rules='' builtin='' disk='' modules_dir='' os_id='' os_like=''
+  builtin='' disk='' modules_dir='' os_id='' os_like=''
   bounded 30 /bin/sh "${0%/*}/facts.sh" || text="$text${line_break}unread modules"
   host_facts=$line_break$text$line_break
   value_of builtin builtin
@@ -96,13 +96,9 @@ read_host() {
   value_of os-id os_id
   os_id=${os_id:-unreadable}
   value_of os-like os_like
-  value_of kernel-files count
-  rest=${host_facts#*"${line_break}kernel-files "}
-  if [ "$rest" != "$host_facts" ]; then
-    needs=${rest%%"${line_break}rule "*}
-    [ "$rest" = "$needs" ] || rules="rule ${rest#*"${line_break}rule "}"
-  fi
-  host_facts=${text%%"${line_break}builtin"*}${count:+${line_break}kernel-files $count}
+  needs=${text%%"${line_break}rule "*}
+  rules=${text#"$needs"}
+  host_facts=${text%%"${line_break}builtin"*}
 }
 
 # selected: whether nodes.osRelease means this node. A host that cannot be known is not left out: a node that passes unproven is worse
@@ -276,7 +272,7 @@ all_facts() {
   done
   needs_facts
   backend_facts
-  printf '%s\n' "$rules"
+  printf '%s\n' "${rules#"$line_break"}"
 }
 
 # record_facts TEXT: it becomes the file facts, bounded, as what the host's files say is. Sets facts.
@@ -290,11 +286,11 @@ record_facts() {
 
 # leave_out: on a host that is not meant.
 leave_out() {
-  local is="the host's os-release says $os_id${os_like:+, like $os_like}" wanted=$ISTIO_OS_INIT_OS_RELEASE
+  local is="the host's os-release says $os_id${os_like:+, like $os_like}"
   [ "$os_id" != none ] || is="the host has no os-release"
   record_facts "$host_facts"
   ISTIO_OS_INIT_PERSIST=false persist
-  finish NotSelected "$is; nodes.osRelease is $wanted"
+  finish NotSelected "$is; nodes.osRelease is $ISTIO_OS_INIT_OS_RELEASE"
 }
 
 begin_round

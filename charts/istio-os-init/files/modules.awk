@@ -3,11 +3,11 @@
 # In, standard input: two lines for each file, the most decisive directory's first: its path on the host, and where it lies, empty if
 # it is no regular file; modules.dep is the first. Environment: names, the modules that are asked about, with _ for -; planned, those of
 # them that are to be loaded.
-# Out: the lines "builtin NAME..." and "disk NAME...", what is in the kernel and what has a file; "kernel-files N", how many of the
-# kernel's own modules there are; "needs NAME MODULE...", what modprobe loads before a planned one; then for everything that keeps a planned
-# one, or what it needs, from being loaded "rule KIND NAME PLACE[ // COMMAND]": install, alias and blacklist (of modprobe; the latter not
-# if it is asked by that name), or module_blacklist (of the kernel). PLACE is FILE:LINE or /proc/cmdline:PARAMETER. At the end "kept FILE // LINE", what else such a file
-# says, up to 200 lines of it.
+# Out: "kernel-files N", how many of the kernel's own modules there are; the lines "builtin NAME..." and "disk NAME...", what is in the
+# kernel and what has a file; "needs NAME MODULE...", what modprobe loads before a planned one; then for everything that keeps a
+# planned one, or what it needs, from being loaded "rule KIND NAME PLACE[ // COMMAND]": install, alias and blacklist (of modprobe; the
+# latter not if it is asked by that name), or module_blacklist (of the kernel). PLACE is FILE:LINE or /proc/cmdline:PARAMETER. At the
+# end "kept FILE // LINE", what else such a file says, up to 200 lines of it.
 # Needs text.awk. Sources: modprobe.d(5); kernel-parameters.txt, module_blacklist; depmod(8). modules.builtin has lines like
 # "kernel/net/netfilter/nf_nat.ko", modules.dep like "kernel/net/netfilter/xt_owner.ko.xz: kernel/net/netfilter/x_tables.ko.xz".
 
@@ -24,7 +24,7 @@ path ~ /\/modules\.dep$/ { disk = disk listed($0); next }
 path == "/proc/cmdline" { if ((getline text < $0) > 0) read_cmdline(text); next }
 { read_rules($0) }
 END {
-  print "builtin" builtin "\ndisk" disk "\nkernel-files " kernel_files + 0
+  print "kernel-files " kernel_files + 0 "\nbuiltin" builtin "\ndisk" disk
   for (name in needs) print "needs " name needs[name]
   printf "%s%s", rules, kept
 }
@@ -41,7 +41,7 @@ function module_in(file) {
   return sub(/\.ko.*/, "", file) ? named(file) : ""
 }
 
-function listed(file,   text, at, name, found, dependency, count) {
+function listed(file,   text, at, name, found, dependency, count, needed) {
   while ((getline text < file) > 0) {
     if (text ~ /^kernel\//) kernel_files++
     at = index(text ":", ":")
@@ -51,26 +51,29 @@ function listed(file,   text, at, name, found, dependency, count) {
     if (!(name in planned)) continue
     count = split(substr(text, at + 1), dependency, " ")
     for (; count; count--) { # modules.dep has the nearest first
-      needs[name] = needs[name] " " module_in(dependency[count])
-      ruled[module_in(dependency[count])]
+      needed = module_in(dependency[count])
+      needs[name] = needs[name] " " needed
+      ruled[needed]
     }
   }
   close(file)
   return found
 }
 
-function read_cmdline(text,   word, words, name, names, i, j) {
+function read_cmdline(text,   word, words, name, names, kind, i, j) {
   words = split(text, word, " ")
   for (i = 1; i <= words; i++) {
     if (word[i] !~ /^(module_blacklist|modprobe\.blacklist)=/) continue
     names = split(substr(word[i], index(word[i], "=") + 1), name, ",")
     sub(/=.*/, "", word[i])
+    kind = word[i] == "module_blacklist" ? word[i] : "blacklist"
     for (j = 1; j <= names; j++)
-      if (named(name[j]) in ruled) rules = rules "rule " (word[i] ~ /^modprobe/ ? "blacklist " : "module_blacklist ") named(name[j]) " /proc/cmdline:" word[i] "\n"
+      if (named(name[j]) in ruled) rules = rules "rule " kind " " named(name[j]) " /proc/cmdline:" word[i] "\n"
   }
 }
 
-# Of files with the same name the first directory's counts, also if it is no regular file. A line that ends in \ goes on.
+# If directories have a file of the same name, modprobe reads that of the first one, also if it is no regular file. A line that ends in \
+# goes on in the next one.
 function read_rules(file,   text, line, number, first, name, directory, before, others, count) {
   name = path
   sub(/.*\//, "", name)

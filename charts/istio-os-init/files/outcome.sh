@@ -78,8 +78,8 @@ tell() {
   printf '%.2999s\n' "$1" 2>/dev/null >"${ISTIO_OS_INIT_TERMINATION_LOG:-/dev/termination-log}" || :
 }
 
-# conclude REASON SUBJECT: the container's one conclusion: record, log and termination message. With explain for REASON: what
-# explain.awk finds in $facts. In: round, error, backends, backends_found; before, reasons that come first. Fails, having said so, if the record cannot be written.
+# conclude REASON SUBJECT: the container's one conclusion: record, log and termination message; for explain, what explain.awk finds in
+# $facts. In: round, error, backends, backends_found; before, reasons that come first. Fails, having said so, if it cannot write.
 conclude() {
   local given=$1 subject=$2 record uptime=0
   shift 2
@@ -157,12 +157,17 @@ find_outcome() {
   line="Proving: $message"
 }
 
-# print_outcome FORM: prints what find_outcome has found, and $facts, as report.awk does.
+# in_form FORM: filter; report.awk prints its input so.
+in_form() {
+  form=$1 files=${0%/*} awk -f "${0%/*}/text.awk" -f "${0%/*}/report.awk"
+}
+
+# print_outcome FORM: prints what find_outcome has found, and $facts.
 print_outcome() {
   {
     printf 'node %s\nround %s\nstatus %s\nline %s\nmessage %s\n' "$node" "$round" "$status" "$line" "$message"
     printf 'error %s\n%s%sfacts\n%s\n' "$error" "$reasons" "$backends_found" "${facts-}"
-  } | form=$1 files=${0%/*} awk -f "${0%/*}/text.awk" -f "${0%/*}/report.awk"
+  } | in_form "$1"
 }
 
 # end_at_once "$@": for the beginning of a script that waits for other programs: SIGTERM ends it.

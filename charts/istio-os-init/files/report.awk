@@ -31,7 +31,7 @@ $1 == "rule" {
   rules = item(rules, "{" member("kind", $2) ", " member("name", $3) ", " member("where", place) ", " member("command", substr($0, at + 4)) "}")
   rule_lines = rule_lines "  rule: " rest(1) "\n"
   if ($2 ~ /blacklist$/) warn($3 " is blocklisted (" place "): loaded by its name now, but not at boot")
-  if (place !~ /^\/proc\// && sub(/:[0-9]+$/, "", place) && !(place in hides)) hides[hidden[++files] = place]
+  if (place !~ /^\/proc\// && sub(/:[0-9]+$/, "", place) && !(place in hides)) hides[hidden[++hidings] = place]
 }
 $1 == "kept" {
   at = index($0, " // ")
@@ -47,6 +47,7 @@ $1 !~ /^(module|missing|rule|service|capability|backend|kept|needs|)$/ && !($1 i
   fact[$1] = rest(1)
 }
 
+# Printable ASCII as a data URL has it.
 function in_url(text,   i, letter, out) {
   for (i = 1; i <= length(text); i++) {
     letter = substr(text, i, 1)
@@ -62,7 +63,7 @@ function warn(text) {
   json_warnings = item(json_warnings, quoted(text))
 }
 
-function text(   i) {
+function print_text(   i) {
   if (outcome["status"] == "True") print "node " outcome["node"] " can run the mesh: " outcome["line"]
   else if (outcome["status"] == "False") print "node " outcome["node"] " CANNOT run the mesh"
   else print "node " outcome["node"] ": not proven: " outcome["line"]
@@ -79,7 +80,7 @@ function text(   i) {
   printf "%s%s", lines, rule_lines
 }
 
-function json(   i, list) {
+function print_json(   i, list) {
   for (i = 1; i <= reasons; i++)
     list = item(list, "{" member("reason", reason[i]) ", " member("subject", of[i, "subject"]) ", " member("sentence", of[i, "sentence"]) ", " member("fix", of[i, "fix"]) "}")
   printf "{\"round\": %s, ", outcome["round"]
@@ -93,14 +94,14 @@ function json(   i, list) {
 }
 
 # The file machineconfig has a word before each line: all, or file if the line is there for each file that is hidden.
-function machineconfig(   i, row, part) {
+function print_machineconfig(   i, row, part) {
   value["node"] = outcome["node"]
   value["modules"] = to_load
   while ((getline row < (ENVIRON["files"] "/machineconfig")) > 0) {
     if (sub(/^all:/, "", row)) print fill(row)
     else if (sub(/^file:/, "", row)) part = part row "\n"
   }
-  for (i = 1; i <= files; i++) {
+  for (i = 1; i <= hidings; i++) {
     value["file"] = value["place"] = hidden[i]
     sub(/.*\//, "", value["place"])
     value["kept"] = other[hidden[i]]
@@ -108,7 +109,7 @@ function machineconfig(   i, row, part) {
   }
 }
 
-function condition() {
+function print_condition() {
   print "{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {" member("name", outcome["node"]) "}, \"status\": {\"conditions\": [{" \
     member("type", "IstioReady") ", " member("status", outcome["status"]) ", " member("reason", reason[1]) ", " member("message", outcome["message"]) ", " \
     member("lastHeartbeatTime", outcome["now"]) ", " member("lastTransitionTime", outcome["since"]) "}]}}"
@@ -116,8 +117,8 @@ function condition() {
 
 END {
   for (i = 1; i <= actives; i++) warn(active[i])
-  if (ENVIRON["form"] == "text") text()
-  else if (ENVIRON["form"] == "json") json()
-  else if (ENVIRON["form"] == "condition") condition()
-  else machineconfig()
+  if (ENVIRON["form"] == "text") print_text()
+  else if (ENVIRON["form"] == "json") print_json()
+  else if (ENVIRON["form"] == "condition") print_condition()
+  else print_machineconfig()
 }

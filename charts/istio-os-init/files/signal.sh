@@ -93,7 +93,7 @@ write_condition() {
   now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
   [ "$before" = "$status" ] && since=$(field lastTransitionTime) || since=$now
   body=$(printf 'node %s\nstatus %s\nreason %s\nmessage %s\nnow %s\nsince %s\n' "$node" "$status" "$reason" "$message" "$now" "${since:-$now}" |
-    form=condition awk -f "${0%/*}/text.awk" -f "${0%/*}/report.awk")
+    in_form condition)
   patch /status apply-patch+yaml "$body" '&force=true' || return
   say "IstioReady $status $reason: $message"
 }
