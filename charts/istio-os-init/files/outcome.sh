@@ -157,9 +157,9 @@ find_outcome() {
   line="Proving: $message"
 }
 
-# in_form FORM: filter; report.awk prints its input so.
+# in_form FORM: filter; report.awk or config.awk prints its input so.
 in_form() {
-  form=$1 files=${0%/*} awk -f "${0%/*}/text.awk" -f "${0%/*}/report.awk"
+  form=$1 awk -f "${0%/*}/text.awk" -f "${0%/*}/report.awk" -f "${0%/*}/config.awk"
 }
 
 # print_outcome FORM: prints what find_outcome has found, and $facts.

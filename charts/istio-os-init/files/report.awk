@@ -1,8 +1,9 @@
-# report.awk: prints what is known of the node. Needs text.awk.
+# report.awk: prints what is known of the node. Needs text.awk, and config.awk for any other form than these.
 #
 # In, standard input: "KEY VALUE" a line: node, round, status, line, message, error and the outcome's reasons and backends
-# (outcome.sh); then the line "facts", and the file facts (load.sh). Environment: files, the directory of the file machineconfig; and
-# form: text, json, machineconfig; or condition, the patch by which signal applies the node's condition, with its times since and now.
+# (outcome.sh); then the line "facts", and the file facts (load.sh). Environment: form: report and its arguments; or condition, the patch
+# by which signal applies the node's condition, with its times since and now.
+# Exit: 0; 1, with a sentence on standard error, if there is nothing to print; 2 if an argument is unknown.
 
 !in_facts && $0 == "facts" { in_facts = 1; next }
 !in_facts && $1 == "reason" { reason[++reasons] = $2; next }
@@ -15,6 +16,7 @@
 }
 !in_facts { outcome[$1] = rest(1); next }
 
+NF { known = 1 }
 $1 == "module" {
   modules = item(modules, "{" member("name", $2) ", " member("state", $3) "}")
   having[$3] = having[$3] " " $2
@@ -23,7 +25,6 @@ $1 == "missing" {
   missing = item(missing, "{" member("name", $2) ", " member("disk", $3) ", " member("modprobe", rest(3)) "}")
   lines = lines "  missing: " $2 ", " $3 (NF > 3 ? "; modprobe: " rest(3) : "") "\n"
 }
-$1 == "module" && $3 != "built-in" || $1 == "missing" { to_load = to_load $2 "%0A" }
 $1 == "rule" {
   at = index($0 " // ", " // ")
   place = substr($0, 1, at - 1)
@@ -31,11 +32,6 @@ $1 == "rule" {
   rules = item(rules, "{" member("kind", $2) ", " member("name", $3) ", " member("where", place) ", " member("command", substr($0, at + 4)) "}")
   rule_lines = rule_lines "  rule: " rest(1) "\n"
   if ($2 ~ /blacklist$/) warn($3 " is blocklisted (" place "): loaded by its name now, but not at boot")
-  if (place !~ /^\/proc\// && sub(/:[0-9]+$/, "", place) && !(place in hides)) hides[hidden[++hidings] = place]
-}
-$1 == "kept" {
-  at = index($0, " // ")
-  other[substr($0, 6, at - 6)] = other[substr($0, 6, at - 6)] in_url(substr($0, at + 4)) "%0A"
 }
 $1 == "service" {
   services = item(services, quoted($2))
@@ -46,17 +42,6 @@ $1 !~ /^(module|missing|rule|service|capability|backend|kept|needs|)$/ && !($1 i
   facts = item(facts, member($1, rest(1)))
   fact[$1] = rest(1)
 }
-
-# Printable ASCII as a data URL has it.
-function in_url(text,   i, letter, out) {
-  for (i = 1; i <= length(text); i++) {
-    letter = substr(text, i, 1)
-    out = out (letter ~ /[A-Za-z0-9._~\/-]/ ? letter : sprintf("%%%02X", index(ascii, letter) + 31))
-  }
-  return out
-}
-
-BEGIN { for (i = 32; i < 127; i++) ascii = ascii sprintf("%c", i) }
 
 function warn(text) {
   warnings = warnings "  warning: " text "\n"
@@ -93,32 +78,32 @@ function print_json(   i, list) {
   print "\"rules\": [" rules "], \"services\": [" services "]}"
 }
 
-# The file machineconfig has a word before each line: all, or file if the line is there for each file that is hidden.
-function print_machineconfig(   i, row, part) {
-  value["node"] = outcome["node"]
-  value["modules"] = to_load
-  while ((getline row < (ENVIRON["files"] "/machineconfig")) > 0) {
-    if (sub(/^all:/, "", row)) print fill(row)
-    else if (sub(/^file:/, "", row)) part = part row "\n"
-  }
-  for (i = 1; i <= hidings; i++) {
-    value["file"] = value["place"] = hidden[i]
-    sub(/.*\//, "", value["place"])
-    value["kept"] = other[hidden[i]]
-    printf "%s", fill(part)
-  }
-}
-
 function print_condition() {
   print "{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {" member("name", outcome["node"]) "}, \"status\": {\"conditions\": [{" \
     member("type", "IstioReady") ", " member("status", outcome["status"]) ", " member("reason", reason[1]) ", " member("message", outcome["message"]) ", " \
     member("lastHeartbeatTime", outcome["now"]) ", " member("lastTransitionTime", outcome["since"]) "}]}}"
 }
 
+# Ends the program, with a sentence on standard error.
+function refuse(code, sentence) {
+  gsub(/[^ -~]/, "?", sentence)
+  print sentence >"/dev/stderr"
+  exit code
+}
+
 END {
   for (i = 1; i <= actives; i++) warn(active[i])
-  if (ENVIRON["form"] == "text") print_text()
-  else if (ENVIRON["form"] == "json") print_json()
-  else if (ENVIRON["form"] == "condition") print_condition()
-  else print_machineconfig()
+  form = ENVIRON["form"]
+  if (form == "condition") {
+    print_condition()
+    exit
+  }
+  sub(/^report ?/, "", form)
+  sub(/^--machineconfig$/, "--config machineconfig", form)
+  sub(/^--config=/, "--config ", form)
+  if (form !~ /^(--json|--config( .*)?)?$/) refuse(2, quoted(form) " is unknown. Use report, report --json or report --config FORM.")
+  if (form ~ /^--config/) print_config(substr(form, 10))
+  if (!reasons && !known) refuse(1, "nothing is known of node " outcome["node"] " yet: load has not run.")
+  if (form == "") print_text()
+  else print_json()
 }

@@ -96,7 +96,7 @@ plan: |
   {{- include "istio-os-init.plan" . | nindent 2 }}
 backends: |
   {{- include "istio-os-init.needs" . | nindent 2 }}
-{{- include "istio-os-init.scripts" (list . "files/{machineconfig,reasons,remedies,report,*.awk,{outcome,facts,persist,load,verify,verify-traffic,watch}.sh}") }}
+{{- include "istio-os-init.scripts" (list . "files/{reasons,remedies,report,*.awk,{outcome,facts,persist,load,verify,verify-traffic,watch}.sh}") }}
 {{- if include "istio-os-init.signals" . }}
 {{- include "istio-os-init.scripts" (list . "files/{signal,api}.sh") }}
 {{- end }}
