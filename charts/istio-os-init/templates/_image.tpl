@@ -46,7 +46,10 @@ global.variant is not followed: its distroless images have no shell.
 {{- end }}
 {{- end }}
 
-{{/* The Istio version that the tag names, as x.y or x.y.z; empty where it names none ("latest", a digest alone). */}}
+{{/*
+The Istio version that the tag names, as 1.y or 1.y.z; empty where it names none: "latest", a digest alone, a vendor's own version such as
+OpenShift Service Mesh's 3.1.0.
+*/}}
 {{- define "istio-os-init.istioVersion" -}}
-{{- include "istio-os-init.tag" . | regexFind "^v?[0-9]+\\.[0-9]+(\\.[0-9]+)?" | trimPrefix "v" }}
+{{- include "istio-os-init.tag" . | regexFind "^v?1\\.[0-9]+(\\.[0-9]+)?" | trimPrefix "v" }}
 {{- end }}
