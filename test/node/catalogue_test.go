@@ -118,6 +118,14 @@ func TestEveryReasonIsGivenWithoutAHole(t *testing.T) {
 			return s, "load"
 		},
 		"ModulesLoaded": inPod("", applies, "load", "load"),
+		"ModulesSeen":   inPod(lookOnly, applies, "load", "load"),
+		"NodePrepared":  inPod("backend: nft\n"+lookOnly, applies, "traffic", "load", "verify", "verify-traffic"),
+		"ModuleNotLoaded": func(t *testing.T) (*sandbox, string) {
+			s := newSandbox(t, plan+byName+"\n"+lookOnly)
+			s.hit(fault{files: dep})
+			s.run("load")
+			return s, "load"
+		},
 		"Applying": func(t *testing.T) (*sandbox, string) {
 			s := newSandbox(t, plan).program("pilot-agent", "exec sleep 60")
 			s.recorded("load", 1, "Unknown", "ModulesLoaded", "x")

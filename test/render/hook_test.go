@@ -107,6 +107,8 @@ func TestUninstallRendersOnlyWhatThereIsToDo(t *testing.T) {
 		{"files", "", nil, true, false},
 		{"nothing: a first install that persists nothing", off, nil, false, false},
 		{"files of an earlier revision", off, []string{"--is-upgrade"}, true, false},
+		{"nothing: a first install that looks only, whatever persist is", "load: {enabled: false}", nil, false, false},
+		{"files of an earlier revision that loaded", "load: {enabled: false}", []string{"--is-upgrade"}, true, false},
 		{"conditions", on, nil, false, true},
 		{"both", condition, nil, true, true},
 		{"a taint that is removed leaves nothing", "{persist: {enabled: false}, signals: {startupTaint: {remove: true}}}", nil, false, false},

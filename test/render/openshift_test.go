@@ -37,6 +37,14 @@ func TestOnOpenShiftThePodsMountTheSamePathsOfTheHostAsElsewhere(t *testing.T) {
 	}
 }
 
+// Of the capabilities only istio-init's are left, which verify has.
+func TestOnOpenShiftAPodThatLooksOnlyIsAllowedNoCapabilityToLoad(t *testing.T) {
+	t.Parallel()
+	objects := chart.Render(t, openshift+"load: {enabled: false}")
+	require.Equal(t, []corev1.Capability{"NET_ADMIN", "NET_RAW"}, objects.SCCs[0].AllowedCapabilities)
+	require.Nil(t, objects.Hooks)
+}
+
 func TestTheSCCIsTheReleasesOwnAndItsPodsAskForIt(t *testing.T) {
 	t.Parallel()
 	names := map[string]string{}

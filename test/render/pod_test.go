@@ -1,14 +1,18 @@
 package render
 
 import (
+	"math"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/yaml"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
@@ -67,6 +71,65 @@ func TestValuesOfKubernetesPassThrough(t *testing.T) {
 		require.Equal(t, resource.MustParse("100m"), container.Resources.Limits[corev1.ResourceCPU], container.Name)
 	}
 	require.Equal(t, "10", env(objects.Container(t, "watch"))["ISTIO_OS_INIT_INTERVAL"])
+}
+
+// Objects that Helm creates for an event are objects too. Pods of a workload have podLabels and podAnnotations.
+func TestLabelsAndAnnotationsOfEveryObjectAreOnEveryObject(t *testing.T) {
+	t.Parallel()
+	const values = `
+commonLabels: {team: mesh, app.kubernetes.io/name: other}
+commonAnnotations: {kustomize.toolkit.fluxcd.io/substitute: disabled, helm.sh/hook: post-install}
+serviceAccount: {annotations: {a: b}}
+signals: {nodeCondition: {enabled: true}, startupTaint: {remove: true}, nodeReadinessRule: {enabled: true}, prometheusRule: {enabled: true, force: true, annotations: {a: b}}}
+global: {platform: openshift, networkPolicy: {enabled: true}}
+resourceQuotas: {enabled: true}
+`
+	manifest, err := chart.Manifest(t, chart.Path(), []string{chart.ValuesFile(t, strings.Replace(values, ", helm.sh/hook: post-install", "", 1))})
+	require.NoError(t, err)
+	kinds := map[string]bool{}
+	for document := range strings.SplitSeq("\n"+manifest, "\n---\n") {
+		if strings.TrimSpace(document) == "" {
+			continue
+		}
+		var object metav1.PartialObjectMetadata
+		require.NoError(t, yaml.Unmarshal([]byte(document), &object))
+		name := object.Kind + " " + object.Name
+		kinds[object.Kind] = true
+		require.Equal(t, "mesh", object.Labels["team"], name)
+		require.NotEqual(t, "other", object.Labels["app.kubernetes.io/name"], "%s: the chart's own win", name)
+		require.Equal(t, "disabled", object.Annotations["kustomize.toolkit.fluxcd.io/substitute"], name)
+		if object.Name == chart.Release && (object.Kind == "ServiceAccount" || object.Kind == "PrometheusRule") {
+			require.Equal(t, "b", object.Annotations["a"], name)
+		}
+	}
+	require.GreaterOrEqual(t, len(kinds), 14, kinds)
+
+	objects := chart.Decode(t, manifest)
+	plain := chart.Render(t, "")
+	require.Equal(t, plain.DaemonSet(t).Spec.Selector, objects.DaemonSet(t).Spec.Selector, "a DaemonSet's selector is immutable")
+	require.NotContains(t, objects.DaemonSet(t).Spec.Template.Labels, "team")
+	require.NotContains(t, objects.DaemonSet(t).Spec.Template.Annotations, "kustomize.toolkit.fluxcd.io/substitute")
+	hooks := chart.Render(t, values).Hooks
+	require.Equal(t, "pre-delete", hooks.Job(t).Annotations["helm.sh/hook"], "the chart's own win")
+}
+
+func TestProbesAreWhatTheValuesSay(t *testing.T) {
+	t.Parallel()
+	watch := chart.Render(t, "").Container(t, "watch")
+	verdict := corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/sh", "/opt/istio-os-init/report", "--ready"}}}
+	startup := &corev1.Probe{ProbeHandler: verdict, PeriodSeconds: 1, TimeoutSeconds: 120, FailureThreshold: math.MaxInt32}
+	require.Equal(t, startup, watch.StartupProbe)
+	require.Nil(t, watch.ReadinessProbe, "a proven node runs no probe")
+	require.Nil(t, watch.LivenessProbe)
+
+	watch = chart.Render(t, "watch: {startupProbe: {periodSeconds: 5, timeoutSeconds: 240}, readinessProbe: {periodSeconds: 60}, livenessProbe: {failureThreshold: 5, timeoutSeconds: 2}}").Container(t, "watch")
+	startup.PeriodSeconds, startup.TimeoutSeconds = 5, 240
+	require.Equal(t, startup, watch.StartupProbe)
+	require.Equal(t, &corev1.Probe{ProbeHandler: verdict, PeriodSeconds: 60, TimeoutSeconds: 10}, watch.ReadinessProbe)
+	require.Equal(t, &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/true"}}}, FailureThreshold: 5, TimeoutSeconds: 2}, watch.LivenessProbe)
+
+	watch = chart.Render(t, "watch: {readinessProbe: {exec: {command: [ls]}}}").Container(t, "watch")
+	require.Equal(t, &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"ls"}}}}, watch.ReadinessProbe, "a handler of the user's own is theirs")
 }
 
 func TestDefaultsSuitAFleet(t *testing.T) {

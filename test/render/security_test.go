@@ -60,13 +60,33 @@ func TestEveryContainerMayDoOnlyWhatItMust(t *testing.T) {
 		SELinuxOptions: &corev1.SELinuxOptions{Type: "spc_t", Level: "s0"}, // /etc is not a confined type's
 		SeccompProfile: runtimeSecure,
 	}
+	// of load what looks only: not one capability, and a uid that owns nothing on a host
+	looks := want["load"].DeepCopy()
+	looks.RunAsUser, looks.RunAsGroup, looks.RunAsNonRoot = new(int64(65533)), new(int64(65533)), yes
+	looks.Capabilities.Add = nil
 	forEveryScenario(t, func(t *testing.T, objects chart.Objects) {
+		uids := map[int64]string{}
 		for _, pod := range pods(t, objects) {
 			for _, container := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
-				require.Equal(t, want[container.Name], container.SecurityContext, container.Name)
+				expected := want[container.Name]
+				if looksOnly(container) {
+					expected = looks
+				}
+				require.Equal(t, expected, container.SecurityContext, container.Name)
+			}
+		}
+		for _, container := range objects.Pod(t).InitContainers {
+			if uid := *container.SecurityContext.RunAsUser; uid != 0 {
+				require.Empty(t, uids[uid], "%s has the uid of another container, whose processes it could read", container.Name)
+				uids[uid] = container.Name
 			}
 		}
 	})
+}
+
+// looksOnly is whether a container is load with load.enabled=false.
+func looksOnly(container corev1.Container) bool {
+	return container.Name == "load" && env(container)["ISTIO_OS_INIT_LOAD"] == "false"
 }
 
 func TestOnlyLoadSeesTheHost(t *testing.T) {
@@ -105,18 +125,25 @@ func TestOnlyLoadSeesTheHost(t *testing.T) {
 			if env(objects.Container(t, "load"))["ISTIO_OS_INIT_NAMES_DECIDE"] == "true" {
 				mounts = withoutVerify[container.Name]
 			}
+			if looksOnly(container) {
+				mounts = []corev1.VolumeMount{host, writes("load"), config}
+			}
 			require.Equal(t, mounts, container.VolumeMounts, container.Name)
 			require.Empty(t, container.EnvFrom, container.Name)
 		}
-		root, persist := volume(t, pod, "host").HostPath, volume(t, pod, "modules-load").HostPath
+		root := volume(t, pod, "host").HostPath
 		require.Equal(t, "/", root.Path)
 		require.Equal(t, corev1.HostPathDirectory, *root.Type)
-		require.Equal(t, "/etc/modules-load.d", persist.Path)
-		// Directory would keep the pod from starting where it is missing
-		require.Equal(t, corev1.HostPathDirectoryOrCreate, *persist.Type)
+		if !looksOnly(objects.Container(t, "load")) {
+			persist := volume(t, pod, "modules-load").HostPath
+			require.Equal(t, "/etc/modules-load.d", persist.Path)
+			// Directory would keep the pod from starting where it is missing
+			require.Equal(t, corev1.HostPathDirectoryOrCreate, *persist.Type)
+		}
 		require.Equal(t, objects.ConfigMap(t).Name, volume(t, pod, "config").ConfigMap.Name)
 		for _, volume := range pod.Volumes {
-			require.Equal(t, volume.Name == "host" || volume.Name == "modules-load", volume.HostPath != nil, volume.Name)
+			loads := !looksOnly(objects.Container(t, "load"))
+			require.Equal(t, volume.Name == "host" || loads && volume.Name == "modules-load", volume.HostPath != nil, volume.Name)
 		}
 	})
 }

@@ -82,13 +82,14 @@ function ruled(kinds, name,   candidate, n, kind, k, i, j) {
 # Why a module is not there. Sets culprit to the module that is to blame: itself, or one that it needs.
 function cause(name) {
   culprit = name
-  if (disk[name] == "not-on-disk" || (disk[name] == "unknown" && says[name] ~ /not found/)) return "absent"
+  if (disk[name] == "not-on-disk" || (disk[name] == "unknown" && (only_looked || says[name] ~ /not found/))) return "absent"
   if (disk[name] == "monolithic") return "unexplained"
-  if (fact["modules-disabled"] != "0" || no_capability != "" || fact["modprobe"] !~ /^(works|failed|not-needed)$/) return "not-asked"
+  if (fact["modules-disabled"] != "0" || no_capability != "" || fact["modprobe"] !~ /^(works|failed|not-needed|off)$/) return "not-asked"
   if ((culprit = ruled("install alias", name)) != "") return "overridden"
   if ((culprit = ruled("module_blacklist", name)) != "") return "blocklisted"
   culprit = name
   if (says[name] == "" && ("blacklist", name) in rule) return "blocklisted"
+  if (only_looked) return "not-loaded"
   if (says[name] == "") return "unexplained"
   if (refusal == "") {
     refusal = says[name]
@@ -126,6 +127,7 @@ function refused(   names) {
 function explain(   i, all, why) {
   value["kernel"] = fact["kernel"] == "" ? "unknown" : fact["kernel"]
   value["backend"] = ENVIRON["backend"]
+  only_looked = fact["modprobe"] == "off"
   for (i = 1; i <= missed; i++) {
     all = all " " missing[i]
     why = cause(missing[i])
@@ -144,6 +146,8 @@ function explain(   i, all, why) {
   reason_for("ModuleOverridden", by["overridden"])
   value["removals"] = lift("module_blacklist blacklist", by["blocklisted"])
   reason_for("ModuleBlocklisted", by["blocklisted"])
+  value["form"] = remedy("load", fact["os-id"] "-" fact["os-variant"] " " fact["os-id"])
+  reason_for("ModuleNotLoaded", by["not-loaded"])
   refused()
   if (value["backend"] != "legacy" && value["backend"] != "") unavailable()
   if (count) return

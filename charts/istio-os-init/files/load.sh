@@ -10,11 +10,12 @@
 #      ISTIO_OS_INIT_OS_RELEASE      words, in lower case: only a host whose os-release has one of them as ID or in ID_LIKE is
 #                                    meant; on any other nothing is done. Default: every host.
 #      ISTIO_OS_INIT_NAMES_DECIDE    true: a module that is missing decides. Default false.
+#      ISTIO_OS_INIT_LOAD            false: look only. Loads nothing, writes only its outcome, and needs no capability. Default true.
 #      ISTIO_OS_INIT_HOST            where the host's root is mounted. Default /host.
 #      ISTIO_OS_INIT_PROC            where proc is mounted. Default /proc.
 # Out: the outcome (outcome.sh), and beside it facts, "KEY VALUE" a line, for people, watch, verify and report: those of facts.sh up
 #      to modules-dir, then
-#        modprobe works|failed|hangs|none|cannot-enter|cannot-run|not-needed
+#        modprobe works|failed|hangs|none|cannot-enter|cannot-run|not-needed|off      off: look only
 #        capability SYS_MODULE|SYS_CHROOT|hostUsers yes|no           the last one only as no: the pod has a user namespace of its own
 #        module NAME loaded-now|loaded-before|built-in
 #        missing NAME on-disk|not-on-disk|unknown|monolithic MODPROBE'S WORDS   of a|b the first on disk, or a
@@ -258,7 +259,7 @@ backend_facts() {
 all_facts() {
   local name place found_out
   printf '%s\nmodprobe %s\n' "$host_facts" "$modprobe"
-  capability_facts
+  [ "$modprobe" = off ] || capability_facts
   for name in $newly; do printf 'module %s loaded-now\n' "$name"; done
   for name in $already; do printf 'module %s loaded-before\n' "$name"; done
   for name in $inside; do printf 'module %s built-in\n' "$name"; done
@@ -300,12 +301,14 @@ read_host
 selected || leave_out
 read_loaded
 loaded_before=$loaded
-load_plan
+modprobe=off errors=''
+[ "${ISTIO_OS_INIT_LOAD:-true}" = false ] || load_plan
 sort_plan
 record_facts "$(all_facts)"
 # shellcheck disable=SC2086 # a list of names
 persist $boot
 if [ "${ISTIO_OS_INIT_NAMES_DECIDE:-false}" != true ]; then
+  [ "$modprobe" != off ] || finish ModulesSeen "loaded:${already:- nothing}; built in:${inside:- nothing known}; not loaded:${missing:- nothing}"
   finish ModulesLoaded "loaded now:${newly:- nothing}; loaded before:${already:- nothing}; built in:${inside:- nothing known}; not found:${missing:- nothing}"
 elif [ -z "$missing" ]; then
   finish ModulesFound "every module of the plan"

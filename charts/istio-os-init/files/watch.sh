@@ -125,7 +125,7 @@ if [ "$status" = True ]; then
   # The startup probe of a container that has started is not asked again: only a new start can say that the node is not ready.
   [ "$repair" = true ] && [ "$attempts" -eq 0 ] || exit 1
 elif [ "$status" = Unknown ]; then
-  case $reason in '' | Loading) silent=load ;; Applying | ModulesLoaded) silent=verify ;; *) silent=verify-traffic ;; esac
+  case $reason in '' | Loading) silent=load ;; Applying | ModulesLoaded | ModulesSeen) silent=verify ;; *) silent=verify-traffic ;; esac
   conclude StateUnwritable "$silent" || :
 fi
 prove_again

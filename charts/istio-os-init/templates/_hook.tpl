@@ -7,7 +7,7 @@ have been replaced still has the file. Only an administrator of the cluster can 
 */}}
 {{- define "istio-os-init.uninstall" -}}
 {{- if include "istio-os-init.namespaced" . }}
-{{- if or .Values.persist.enabled .Release.IsUpgrade }}clean {{ end }}
+{{- if or (and .Values.load.enabled .Values.persist.enabled) .Release.IsUpgrade }}clean {{ end }}
 {{- if and .Values.signals.nodeCondition.enabled (include "istio-os-init.clusterScoped" .) }}forget{{ end }}
 {{- end }}
 {{- end }}
@@ -20,12 +20,9 @@ pre-delete: after a hook that has failed Helm keeps the release, and the next `h
 hook it has forgotten the release, whether the hook has failed or not.
 */}}
 {{- define "istio-os-init.hookLabels" -}}
-labels:
-  {{- include "istio-os-init.labels" (first .) | nindent 2 }}
-annotations:
-  helm.sh/hook: pre-delete
-  helm.sh/hook-weight: {{ last . | quote }}
-  helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
+{{- $policy := "before-hook-creation,hook-succeeded,hook-failed" -}}
+{{- $hook := dict "helm.sh/hook" "pre-delete" "helm.sh/hook-weight" (last . | toString) "helm.sh/hook-delete-policy" $policy -}}
+{{ include "istio-os-init.metadata" (list (first .) $hook) }}
 {{- end }}
 
 {{/* The pod template of a hook, up to its pod's service account, from (list . NAME PURPOSE). */}}

@@ -41,6 +41,20 @@ app.kubernetes.io/part-of: istio
 {{- end }}
 
 {{/*
+Labels and, at the end, annotations of an object that is no pod, from (list . ANNOTATIONS): ours win over the object's own, and these over
+those of every object.
+*/}}
+{{- define "istio-os-init.metadata" -}}
+{{- $root := first . -}}
+labels:
+  {{- toYaml (merge (include "istio-os-init.labels" $root | fromYaml) $root.Values.commonLabels) | nindent 2 }}
+{{- with merge (dict) (last .) $root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/*
 Labels of a pod. Takes the root context and what the pod is for: "" for the release's own, which the DaemonSet selects; another
 word tells its pods apart from these. The mesh must not inject into, nor redirect, a pod that prepares its nodes.
 */}}

@@ -28,6 +28,10 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- if not (has $scope $scopes) }}
 {{- $refusals = append $refusals (printf "global.resourceScope %q is unknown: allowed are %s, as in Istio's charts. Leave it out to install everything." $scope (join ", " $scopes)) }}
 {{- end }}
+{{- $global := .Values.global | default dict }}
+{{- if not (kindIs "string" ($global.tag | default "")) }}
+{{- $refusals = append $refusals (printf "global.tag %v is no string, and YAML may have changed it: it reads 1.30 as the number 1.3. Allowed is a string. Quote it, e.g. global.tag: %q." $global.tag .Chart.AppVersion) }}
+{{- end }}
 {{- $policies := list "Always" "IfNotPresent" "Never" }}
 {{- $policy := include "istio-os-init.pullPolicy" . }}
 {{- if not (has $policy $policies) }}
@@ -67,6 +71,13 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- end }}
 {{- if lt (int .Values.watch.interval) 1 }}
 {{- $refusals = append $refusals (printf "watch.interval %d is too short: allowed are whole seconds from 1 on. Set watch.interval=60." (int .Values.watch.interval)) }}
+{{- end }}
+{{- $probe := .Values.watch.startupProbe }}
+{{- if lt (int $probe.timeoutSeconds) 120 }}
+{{- $refusals = append $refusals (printf "watch.startupProbe.timeoutSeconds %d is too short: allowed are whole seconds from 120 on, since the probe waits before it repeats a reason. Set watch.startupProbe.timeoutSeconds=120." (int $probe.timeoutSeconds)) }}
+{{- end }}
+{{- if lt (int $probe.periodSeconds) 1 }}
+{{- $refusals = append $refusals (printf "watch.startupProbe.periodSeconds %d is too short: allowed are whole seconds from 1 on. Set watch.startupProbe.periodSeconds=1." (int $probe.periodSeconds)) }}
 {{- end }}
 {{- if not (kindIs "map" .Values.repair) }}
 {{- $refusals = append $refusals (printf "repair %q is no longer a value: allowed is repair.enabled, true or false. Set repair.enabled=%t%s." (toString .Values.repair) (ne (toString .Values.repair) "never") (eq (toString .Values.repair) "never" | ternary " to leave a pod that is not proven as it is" " to prove again after a drift and after a failed proof")) }}
