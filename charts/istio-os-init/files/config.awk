@@ -1,10 +1,8 @@
 # config.awk: prints what loads the node's modules at boot, in the language of the system that configures the node. Runs after report.awk.
 # Needs text.awk.
 #
-# In, environment: form: modules-load, modules-load.d(5); machineconfig, of OpenShift; talos, a patch of the machine's configuration;
-# bottlerocket, its settings; butane, of Fedora CoreOS or Flatcar. Standard input is report.awk's.
-# Out: the modules of the plan that are loaded or may be on disk, and what lifts the rules that hinder them, or comments that name these
-# rules; only a comment if there is nothing to load. A file in /etc/modprobe.d hides the one of the same name elsewhere: it contains the other lines, up to 200.
+# In: report.awk's. Out: the modules of the plan that are loaded or may be on disk, and what lifts the rules that hinder them, or comments that
+# name these. A file in /etc/modprobe.d hides the one of the same name elsewhere: it contains its other lines, up to 200.
 # Exit: see report.awk; 1 also if the node is not selected.
 # Sources: config/v3_2 of coreos/ignition; config/fcos and config/flatcar of coreos/butane; machine.kernel.modules of siderolabs/talos;
 # settings.kernel.modules of bottlerocket.dev.
