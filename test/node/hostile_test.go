@@ -123,15 +123,15 @@ func (s *sandbox) tracedLoad(arguments ...string) *exec.Cmd {
 	return command
 }
 
-// host is what somebody else has written on a node.
-type host struct{ osRelease, modules, builtin, dep, modprobeD, cmdline, refused string }
+// hostile is what somebody else has written on a node.
+type hostile struct{ osRelease, modules, builtin, dep, modprobeD, cmdline, refused string }
 
 // explains runs load on a host, where the names decide, and report: whatever is in those files, load ends well or with a reason.
-func (h host) explains(t *testing.T, s *sandbox) {
+func (h hostile) explains(t *testing.T, s *sandbox) {
 	t.Helper()
 	for name, content := range map[string]string{
 		"etc/os-release": h.osRelease, "proc/modules": h.modules, "proc/cmdline": h.cmdline,
-		"lib/modules/5.14.0-stand-in/modules.builtin": h.builtin, "lib/modules/5.14.0-stand-in/modules.dep": h.dep,
+		"lib/modules/5.14.0-0.el9.stand-in/modules.builtin": h.builtin, "lib/modules/5.14.0-0.el9.stand-in/modules.dep": h.dep,
 		"etc/modprobe.d/x.conf": h.modprobeD, "stand-in/refused": h.refused,
 	} {
 		require.NoError(t, os.MkdirAll(filepath.Dir(s.path("host/"+name)), 0o755))
@@ -173,7 +173,7 @@ func FuzzLoadExplainsAnyHost(f *testing.F) {
 	f.Add(rocky9, "nf_tables 1 0 - Live 0x0\n", "kernel/nf_tables.ko\n", "kernel/xt_owner.ko.xz:\n", "install xt_owner /bin/false\n", "module_blacklist=xt_owner", "xt_owner Key was rejected by service\n")
 	f.Add("", "", "", "", "", "", "")
 	f.Fuzz(func(t *testing.T, osRelease, modules, builtin, dep, modprobeD, cmdline, refused string) {
-		host{osRelease, modules, builtin, dep, modprobeD, cmdline, refused}.explains(t, hostileSandbox(t))
+		hostile{osRelease, modules, builtin, dep, modprobeD, cmdline, refused}.explains(t, hostileSandbox(t))
 	})
 }
 
@@ -199,7 +199,7 @@ func TestLoadExplainsTwoHundredRandomHosts(t *testing.T) {
 		return text.String()
 	}
 	for range count {
-		host{any(), any(), any(), any(), any(), any(), any()}.explains(t, s)
+		hostile{any(), any(), any(), any(), any(), any(), any()}.explains(t, s)
 	}
 	require.NoFileExists(t, filepath.Join(s.dir, "x"), "something was executed")
 }

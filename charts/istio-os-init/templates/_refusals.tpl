@@ -33,6 +33,10 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- if not (has $policy $policies) }}
 {{- $refusals = append $refusals (printf "pull policy %q is unknown: allowed are %s. Set image.pullPolicy, or the mesh's global.imagePullPolicy, to one of them." $policy (join ", " $policies)) }}
 {{- end }}
+{{- $meshTag := get (.Values.global | default dict) "tag" }}
+{{- if not (or (kindIs "string" $meshTag) (kindIs "invalid" $meshTag)) }}
+{{- $refusals = append $refusals (printf "global.tag %v is no string: allowed is a tag in quotes, since YAML reads 1.30 as the number 1.3. Quote it in the mesh's values, e.g. tag: \"%s\"." $meshTag .Chart.AppVersion) }}
+{{- end }}
 {{- if and $tag (not (regexMatch "^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$" $tag)) }}
 {{- $refusals = append $refusals (printf "image tag %q is no tag: allowed are up to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'. Set image.tag, or the mesh's global.tag, to a tag such as %s; a digest goes to image.digest." $tag .Chart.AppVersion) }}
 {{- end }}
