@@ -103,7 +103,7 @@ var hosts = []host{
 		name: "as installed, and a mesh before Istio 1.26", system: "talos", values: legacyMesh,
 		want: want{
 			line: "BackendUnavailable: no legacy, but nft, native-nft. Fix: use Istio 1.26 or newer, and backend nft here",
-			also: []string{"ModuleNotOnDisk: use a release of Talos whose kernel has them"},
+			also: []string{"ModuleNotOnDisk: use a release of the system whose kernel has them"},
 		},
 	},
 	{name: "as installed", system: "cos"},
@@ -181,7 +181,7 @@ var hosts = []host{
 	},
 	{
 		name: "a module is missing", system: "flatcar", without: []string{"xt_owner"},
-		want: want{line: missing("xt_owner", "use a release of Flatcar whose kernel has them")},
+		want: want{line: missing("xt_owner", "use a release of the system whose kernel has them")},
 	},
 	{
 		name: "a module is missing", system: "openeuler", without: []string{"xt_owner"},

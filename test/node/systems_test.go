@@ -38,6 +38,9 @@ var el10 = append([]string{"nft_compat", "xt_comment", "xt_CT", "ip_set", "xt_se
 // cis are the rules that AKS writes to each of its nodes, shortened: none of them is on a module that a mesh needs.
 const cis = "# 3.5.2 Ensure SCTP is disabled\ninstall sctp /bin/true\ninstall rds /bin/true\ninstall cramfs /bin/true\nblacklist cramfs\ninstall usb-storage /bin/true\nblacklist usb-storage\ninstall esp4 /bin/false\nblacklist esp4\n"
 
+// systems. The names of packages in files/remedies are from uek-rpm/ol9 of oracle/linux-uek (core-*.list of release 7, modules.yaml.S of
+// release 8), kernel.spec of RHEL (KVERREL+variant), the package lists of Amazon Linux 2023, of RHEL 8's real-time kernel and of ELRepo,
+// and from the sources below.
 var systems = map[string]system{
 	"rhel8": {
 		title: "Red Hat Enterprise Linux 8", osRelease: release("rhel", "fedora", "8.10", "", "Red Hat Enterprise Linux 8.10 (Ootpa)"),

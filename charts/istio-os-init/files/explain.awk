@@ -39,8 +39,7 @@ function remedy(kind, words,   word, n, row, pattern, i) {
   }
 }
 
-# What it means that modules are not on disk, from the most certain evidence to the least; sets value["meaning"], and value["mend"] to
-# what mends it.
+# What it means that modules are not on disk, by the most certain evidence; sets value["meaning"] and value["mend"].
 function absent(names,   word, i, words, leaves, misses) {
   value["variant"] = value["base"] = value["kernel"]
   sub(/[.]64k$/, "", value["base"])
@@ -60,21 +59,19 @@ function absent(names,   word, i, words, leaves, misses) {
   value["option"] = leaves
   if (fact["container"] != "") means("container", "*")
   else if (fact["modules-dep"] == "missing" || stale) means("list", "*")
-  else if (!loaded_now && (fact["modules-dir"] == "" || fact["kernel-files"] == "0")) means("all", "*") # those of others, as of DKMS, outlast the kernel's
+  else if (!loaded_now && (fact["modules-dir"] == "" || fact["kernel-files"] == "0")) means("all", "*")
   else if (value["file"] != "") means("file", value["system"])
   else if (leaves != "" && !misses) means("unbuilt", "*")
   else means("some", "*")
 }
 
-# means KIND: from the file remedies. Of what mends it the words {os} are the system's own.
 function means(kind, words) {
-  value["os"] = remedy("os", value["system"])
   value["meaning"] = remedy("means", kind)
   value["mend"] = remedy(kind, words)
+  if (value["mend"] == "") value["mend"] = remedy("os", value["system"])
 }
 
-# How the rules are lifted that keep modules from being loaded; sets value["command"] to what the first one runs instead. If modprobe
-# knows a rule that no file shows, it is asked for it.
+# How the rules are lifted that keep modules from being loaded; sets value["command"] to what the first one runs instead.
 function lift(kinds, names,   word, words, kind, n, i, j, place, at, removals) {
   words = split(names, word, " ")
   n = split(kinds, kind, " ")
@@ -94,7 +91,7 @@ function lift(kinds, names,   word, words, kind, n, i, j, place, at, removals) {
   return removals
 }
 
-# How a line is removed from a file, FILE:LINE: as the system has it, from a file of its own by one in /etc that hides it.
+# How a line is removed.
 function removal(place) {
   match(place, /:[0-9]+$/)
   value["line"] = substr(place, RSTART + 1)
@@ -102,8 +99,7 @@ function removal(place) {
   return remedy("line", (place ~ /^\/(usr|lib)\// ? "packaged " : "") fact["os-id"] " " fact["os-variant"]) (place in origin ? " (there: " shorten(80, origin[place]) ")" : "")
 }
 
-# The module because of which modprobe would not load one: itself, or one that it needs. modprobe decides, if it has answered; else the
-# rules of these kinds do.
+# The module because of which modprobe would not load one: modprobe decides; without its answer the rules do.
 function ruled(kinds, name,   candidate, n, kind, k, i, j) {
   k = split(kinds, kind, " ")
   n = split(name " " needs[name], candidate, " ")
@@ -137,7 +133,7 @@ function cause(name) {
   return "refused"
 }
 
-# The module whose file is gone, if modprobe's words on one fit that: itself, or one that it needs.
+# The module whose file is gone.
 function lost(name,   candidate, n, i) {
   n = split(name " " needs[name], candidate, " ")
   if (says[name] ~ /No such file|Unknown symbol/) for (i = 1; i <= n; i++) if (candidate[i] in gone) return candidate[i]
@@ -157,7 +153,7 @@ function unavailable() {
   add("BackendUnavailable", "no " value["backend"] ", but " value["others"])
 }
 
-# By the kernel's error, and by what else is known to cause it. EPERM with the capability: lockdown, a security module, or seccomp.
+# By the kernel's error, and by what else is known to cause it.
 function refused(   names) {
   names = by["refused"]
   value["module"] = names

@@ -266,7 +266,7 @@ all_facts() {
   [ -z "$modules_dir" ] || place=not-on-disk
   # shellcheck disable=SC2097,SC2098 # the variables are what awk is given
   [ -z "$missing" ] || missing=$missing disk=$disk place=$place loaded=$loaded$builtin needs=$needs errors=$errors would=$would \
-    awk -f "${0%/*}/text.awk" -f "${0%/*}/missing.awk"
+    awk -f "${0%/*}/missing.awk"
   backend_facts
   printf '%s\n' "${rules#"$line_break"}"
 }

@@ -1,8 +1,6 @@
 # missing.awk: prints load's facts (load.sh) on the modules of the plan that are not there: the lines missing, would and needs.
 #
-# In, environment: missing, those modules; disk, which modules have a file; place, what is known of any other; loaded, what is loaded or
-# built in; needs, the lines of this name of modules.awk, for any module; errors, what modprobe has said; would, a line each.
-# Needs text.awk.
+# In, environment: missing, disk, place, loaded, needs, errors and would, as load has them.
 
 BEGIN {
   lines = split(ENVIRON["errors"], line, "\n")

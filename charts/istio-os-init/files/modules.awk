@@ -1,17 +1,13 @@
 # modules.awk: prints what the host's files say of some modules.
 #
-# In, standard input: two lines for each file, the most decisive directory's first: its path on the host, and where it lies, empty if
-# it is no regular file; modules.dep is the first, then modules.builtin, then the kernel's configuration. Environment: names, the modules
-# that are asked about, with _ for -; planned, those of them that are to be loaded.
-# Out: "kernel-files N", how many of the kernel's own modules there are; the lines "builtin NAME..." and "disk NAME...", what is in the
-# kernel and what has a file; "needs NAME MODULE...", what modprobe loads before a planned one; after the line "obstacles": "gone NAME FILE", a planned one, or what it
-# needs, whose file cannot be opened; "unbuilt NAME OPTION FILE", a planned one without a file that the configuration leaves out; then
-# for everything that keeps a planned one, or what it needs, from being loaded "rule KIND NAME PLACE[ // COMMAND]": install, alias and
-# blacklist (of modprobe; the latter not if it is asked by that name), or module_blacklist (of the kernel). PLACE is FILE:LINE or
-# /proc/cmdline:PARAMETER. At the end "origin FILE // COMMENT", which program says there that it writes that file, and "kept FILE // LINE",
-# what else such a file says, up to 200 lines of it.
-# Needs text.awk. Sources: modprobe.d(5), libkmod-config.c of kmod; kernel-parameters.txt, module_blacklist; depmod(8). modules.builtin has
-# lines like "kernel/net/netfilter/nf_nat.ko", modules.dep like "kernel/net/netfilter/xt_owner.ko.xz: kernel/net/netfilter/x_tables.ko.xz".
+# In, standard input: two lines for each file, the most decisive directory's first: its path on the host, and where it lies, empty if it
+# is no regular file; first modules.dep, modules.builtin and the kernel's configuration. Environment: names and planned, as load has them.
+# Out: kernel-files N, the kernel's own modules; builtin NAME..., disk NAME..., what has a file; needs NAME MODULE..., what modprobe loads
+# before a planned one; obstacles; gone NAME FILE, what cannot be opened; unbuilt NAME OPTION FILE, what the configuration leaves out; rule
+# KIND NAME PLACE[ // COMMAND], what keeps a planned one, or what it needs, from being loaded: install, alias and blacklist (of modprobe; the
+# latter not if it is asked by that name), module_blacklist (of the kernel), at FILE:LINE or /proc/cmdline:PARAMETER; of a file with a rule
+# origin FILE // COMMENT, which program writes it, and kept FILE // LINE, what else it says, up to 200 lines.
+# Needs text.awk. Sources: modprobe.d(5), libkmod-config.c of kmod; kernel-parameters.txt; depmod(8).
 
 BEGIN {
   count = split(ENVIRON["names"], list, " ")
@@ -55,7 +51,7 @@ function listed(file,   text, at, name, found, dependency, count, needed) {
   return found
 }
 
-# Notes a file of modules.dep that cannot be opened. Paths that lead elsewhere are not followed.
+# A file of modules.dep that cannot be opened.
 function look_at(name, listed_as,   file, text) {
   if (name in looked_at || listed_as !~ /^[a-z]/ || listed_as ~ /\.\./) return
   looked_at[name]
@@ -64,7 +60,7 @@ function look_at(name, listed_as,   file, text) {
   close(file)
 }
 
-# The configuration's names of a module: most are its own name in capitals, behind what its family begins with.
+# Most options are a module's name in capitals, behind what its family begins with.
 function read_config(file,   name, word, option, options, i, text, missing) {
   for (name in planned) {
     if (name in has_file || name in left_out) continue
@@ -100,8 +96,7 @@ function read_cmdline(text,   word, words, name, names, kind, i, j) {
   }
 }
 
-# If directories have a file of the same name, modprobe reads that of the first one, also if it is no regular file. A line that ends in \
-# goes on in the next one.
+# Of files of the same name modprobe reads the first directory's, also if it is no regular file. A line that ends in \ goes on.
 function read_rules(file,   text, line, number, first, name, directory, before, others, count, origin) {
   name = path
   sub(/.*\//, "", name)
@@ -125,7 +120,7 @@ function read_rules(file,   text, line, number, first, name, directory, before, 
   if (rules != before) kept = kept origin others
 }
 
-# Whether a line is a rule that hinders. The name of an install or alias line may be a pattern.
+# Whether a line is a rule that hinders.
 function add_rule(line, number,   word, words, command, name, before, i) {
   if (line !~ /^[ \t]*(blacklist|install|alias)[ \t]/) return 0
   words = split(line, word, " ")
@@ -135,7 +130,7 @@ function add_rule(line, number,   word, words, command, name, before, i) {
   if (word[1] == "blacklist") {
     if (name in planned) add(word[1], name, number, command)
   } else if (words < 3 || name ~ /[^A-Za-z0-9_*?]/) {
-    # modprobe passes over the first, and a set of letters in a pattern is its own business: see would in load.sh
+    # modprobe passes over the first; a set of letters is its own business
   } else if (word[1] == "install") {
     if (name !~ /[*?]/) {
       if (name in ruled) add(word[1], name, number, command)
