@@ -567,9 +567,9 @@ func TestThePageOfSystemsIsTheTable(t *testing.T) {
 	t.Parallel()
 	document := `# What you see on which operating system, and what to do
 
-Made from the table of hosts that ` + "`make check`" + ` runs: each row is a host whose files are those of that system, with a modprobe that is real
-and a kernel that is not. Every other host of a system is Ready as it is installed. The mesh uses iptables-nft unless the row says
-something else, and the names of modules decide. Where more than one reason is given, the first is the decisive one.
+Written from the table of hosts that ` + "`make check`" + ` runs. Each row is a host with that system's os-release, a release of its kernel and
+its rules. The host's modprobe is real; only the kernel's answers are not. A kernel has every module of netfilter, unless a source
+below says that it lacks some. The mesh uses iptables-nft, unless the row says otherwise. The first reason is the decisive one.
 
 | system | host | you see | what to do |
 |---|---|---|---|
