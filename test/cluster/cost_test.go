@@ -98,6 +98,7 @@ func TestARevisionInEtcdIsFarFromTheLimit(t *testing.T) {
 	require.Len(t, revisions.Items, 1)
 	size := len(revisions.Items[0].Data["release"])
 	t.Logf("%d bytes", size)
-	// 193 KiB measured: the catalogue, the remedies and the programs of four writers are in the chart and in its ConfigMaps
-	require.Less(t, size, 205_000)
+	// 193 KiB measured, and 10 KB more by reckoning since what tells the causes apart has grown: the catalogue, the remedies and the
+	// programs of four writers are in the chart and in its ConfigMaps
+	require.Less(t, size, 212_000)
 }

@@ -309,6 +309,7 @@ func TestReportIsForPeopleAndForPrograms(t *testing.T) {
 		"ModuleOverridden: modprobe.d has modprobe do this instead of loading xt_owner: /bin/sh", "Fix: remove line 1 of /etc/modprobe.d/x.conf",
 		"warning: nf_tables is blocklisted (/etc/modprobe.d/x.conf:2)", "warning: firewalld is active",
 		"os Rocky Linux 9.5 (Blue Onyx); kernel 5.14.0-0.el9.stand-in", "loaded-now: nf_tables xt_CT", "missing: xt_owner, on-disk; modprobe: ERROR: could not insert 'xt_owner': Invalid argument",
+		"modules of the kernel on disk: 1, in /lib/modules/5.14.0-0.el9.stand-in\n", "gone: xt_owner /lib/modules/5.14.0-0.el9.stand-in/kernel/net/netfilter/xt_owner.ko\n",
 	} {
 		require.Contains(t, text, want)
 	}
