@@ -1,6 +1,10 @@
 package render
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -57,4 +61,21 @@ func TestAFieldIsRefusedThatAVersionOfKubernetesDoesNotHave(t *testing.T) {
 	_, policy, found := strings.Cut(policy, "kind: ValidatingAdmissionPolicy\n")
 	require.True(t, found)
 	require.ErrorContains(t, oldest.Check("apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\n"+policy), "has no admissionregistration.k8s.io/v1, Kind=ValidatingAdmissionPolicy")
+}
+
+// The table is written by make test-kubernetes, which says in each row what was proven.
+func TestTheOldestVersionOfTheTableIsTheOldestThatTheChartAllows(t *testing.T) {
+	t.Parallel()
+	table, err := os.ReadFile(filepath.Join(chart.Path(), "docs", "kubernetes.md"))
+	require.NoError(t, err)
+	rows := regexp.MustCompile(`(?m)^\| 1\.(\d+)\.\d+ \| `).FindAllStringSubmatch(string(table), -1)
+	require.NotEmpty(t, rows)
+	metadata, err := os.ReadFile(filepath.Join(chart.Path(), "Chart.yaml"))
+	require.NoError(t, err)
+	require.Contains(t, string(metadata), fmt.Sprintf("kubeVersion: \">=1.%s.0-0\"\n", rows[0][1]))
+	schemas := chart.Schemas(t)
+	require.Equal(t, rows[0][1], fmt.Sprint(schemas[0].Minor), "the oldest schema")
+	for _, schema := range schemas {
+		require.Contains(t, string(table), fmt.Sprintf("\n| 1.%d.", schema.Minor))
+	}
 }
