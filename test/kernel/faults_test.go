@@ -16,7 +16,7 @@ import (
 // What a user sees of each fault, from a host that really has it. The rows are docs/faults.md.
 func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 	vm := lab.TheVM(t)
-	vm.Fault("autoload-denied")
+	vm.DenyAutoload()
 	kernel := strings.TrimSpace(vm.Run("uname -r"))
 	document := "" +
 		"# What you see when a node cannot run the mesh, and what to do\n\n" +
