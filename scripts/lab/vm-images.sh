@@ -3,7 +3,7 @@
 #
 # Input:  their variables. Output: function vm_disk.
 # Every artefact is named after a hash of its recipe. Older ones are removed when a newer one is there: a gigabyte each.
-# shellcheck disable=SC2034,SC2154 # variables set for, and by, the other sourced files
+# shellcheck disable=SC2034,SC2153,SC2154 # variables set for, and by, the other sourced files
 
 # keep NAME PREFIX DIRECTORY: of $cache/NAME/PREFIX* only this one.
 keep() {

@@ -133,7 +133,7 @@ func whatIstioInitSays(t *testing.T, vm *lab.VM, all []cell) map[string]string {
 // refusal is the first line of Istio's log that says what the kernel refused, without what Istio puts before the tool's words.
 func refusal(log string) string {
 	for line := range strings.Lines(log) {
-		for _, words := range []string{"unable to initialize table", "Failed to initialize nft", "Could not fetch rule set", "RULE_APPEND failed", "TABLE_ADD failed", "CHAIN_ADD failed", "no loaded kernel support", "missing kernel module"} {
+		for _, words := range []string{"unable to initialize table", "Failed to initialize nft", "Could not fetch rule set", "RULE_APPEND failed", "TABLE_ADD failed", "CHAIN_ADD failed", "no loaded kernel support", "missing kernel module", "Unable to initialize Netlink socket"} {
 			if strings.Contains(line, words) {
 				fields := strings.Split(strings.TrimSpace(line), "\t")
 				return beforeTheWords.ReplaceAllString(fields[len(fields)-1], "")
@@ -143,7 +143,7 @@ func refusal(log string) string {
 	return ""
 }
 
-var beforeTheWords = regexp.MustCompile(`^.*(Command error: |exit status \d+ (out: )?)`)
+var beforeTheWords = regexp.MustCompile(`^.*(Command error: |exit status \d+ (out: )?|could not run nftables command: )`)
 
 // legacyRestore is a pod that may what istio-init may, and applies an empty nat table with iptables-legacy-restore: Istio's own code
 // looks before it restores, and so fails with other words.
