@@ -120,7 +120,9 @@ daemonset_settled() {
 }
 
 # before_the_chart NODE IMAGE: what istio-init meets on the VM while none of netfilter's modules is loaded there: prints one line with the
-# words of iptables and SELinux's denial. Fails if SELinux does not deny it. What a container may do there is istio-init's.
+# words of iptables and SELinux's denial. Fails if SELinux does not deny it.
+# What a container may do there is istio-init's. Both of Istio's backends are tried: SELinux denies nfnetlink, and a table of
+# iptables-legacy only where something has loaded ip_tables.
 before_the_chart() {
   pod=istio-init-before-the-chart
   kubectl delete pod "$pod" --ignore-not-found >/dev/null
@@ -128,7 +130,7 @@ before_the_chart() {
   jq -n --arg name "$pod" --arg node "$1" --arg image "$2" '
     {apiVersion: "v1", kind: "Pod", metadata: {$name}, spec: {nodeName: $node, restartPolicy: "Never", automountServiceAccountToken: false,
       terminationGracePeriodSeconds: 0, tolerations: [{operator: "Exists"}], containers: [{name: "istio-init", $image, imagePullPolicy: "IfNotPresent",
-        command: ["sh", "-c", "printf \"*nat\\nCOMMIT\\n\" | iptables-legacy-restore"],
+        command: ["sh", "-c", "iptables-nft-save; printf \"*nat\\nCOMMIT\\n\" | iptables-legacy-restore"],
         securityContext: {runAsUser: 0, runAsGroup: 0, runAsNonRoot: false, allowPrivilegeEscalation: false,
           capabilities: {drop: ["ALL"], add: ["NET_ADMIN", "NET_RAW"]}}}]}}' | kubectl apply -f - >/dev/null
   kubectl wait pod "$pod" --for 'jsonpath={.status.phase}=Failed' --timeout 180s >/dev/null || return 1
