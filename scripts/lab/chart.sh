@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # What the chart says about the lab's nodes. Sourced after lib.sh and kind.sh.
 #
-# Output: functions verdicts, table, image_in_use, daemonset_settled, progress.
+# Output: functions verdicts, table, image_in_use, daemonset_settled, progress, before_the_chart.
 # Facts:  `report --json` in a pod's container `watch` prints the outcome on its node (charts/istio-os-init/files/report).
 # shellcheck disable=SC2154 # lib.sh's variables
 
@@ -28,7 +28,7 @@ outcomes() {
 }
 
 # verdicts: one line for each Linux node, separated by tabs:
-# name, OS image, kernel, backend, verdict, seconds from the pod's creation to Ready, and why it is not Ready or what made it so.
+# name, OS image, kernel, runtime, SELinux, backend, verdict, seconds from the pod's creation to Ready, and why it is not Ready or what made it so.
 verdicts() {
   now=$(pods)
   { kubectl get nodes --selector kubernetes.io/os=linux -o json && printf '%s' "$now" && refusals && outcomes "$now"; } |
@@ -57,7 +57,8 @@ verdicts() {
     | (if $pod == null then {reason: "no pod", line: $refusal} else $outcomes[$pod.metadata.name] // ($pod | kubernetes) end) as $outcome
     | ([$outcome.backends // {} | to_entries[] | select(.value == "works") | .key] | first // "-") as $backend
     | ([$outcome.modules[]? | select(.state == "loaded-now") | .name] | join(" ")) as $loaded
-    | [ $node, .status.nodeInfo.osImage, .status.nodeInfo.kernelVersion, $backend,
+    | [ $node, .status.nodeInfo.osImage, .status.nodeInfo.kernelVersion, (.status.nodeInfo.containerRuntimeVersion | sub("://"; " ")),
+        $outcome.facts.selinux // "-", $backend,
         (if $pod == null then "no pod" elif $ready | not then "NotReady: " + $outcome.reason elif $outcome.reason == "NotSelected" then "not selected" else "Ready" end),
         (if $ready then "\(($ready.lastTransitionTime | fromdate) - ($pod.metadata.creationTimestamp | fromdate)) s" else "-" end),
         (if $ready and $outcome.reason != "NotSelected"
@@ -69,19 +70,19 @@ verdicts() {
 # table: verdicts from stdin for people. Exit code 0 only if there are nodes and every one is Ready or not selected.
 table() {
   awk -F '\t' '
-    BEGIN { split("NODE\tOS IMAGE\tKERNEL\tBACKEND\tVERDICT\tTIME", cell); row() }
-    { split($0, cell); row(); if ($7 != "") why = why "\n" $1 ": " $7; if ($5 != "Ready" && $5 != "not selected") bad++ }
+    BEGIN { split("NODE\tOS IMAGE\tKERNEL\tRUNTIME\tSELINUX\tBACKEND\tVERDICT\tTIME", cell); row() }
+    { split($0, cell); row(); if ($9 != "") why = why "\n" $1 ": " $9; if ($7 != "Ready" && $7 != "not selected") bad++ }
     function row(  c) {
       rows++
-      for (c = 1; c <= 6; c++) {
+      for (c = 1; c <= 8; c++) {
         text[rows, c] = cell[c]
         if (length(cell[c]) > width[c]) width[c] = length(cell[c])
       }
     }
     END {
       for (r = 1; r <= rows; r++) {
-        for (c = 1; c < 6; c++) printf "%-*s  ", width[c], text[r, c]
-        print text[r, 6]
+        for (c = 1; c < 8; c++) printf "%-*s  ", width[c], text[r, c]
+        print text[r, 8]
       }
       if (why != "") print why
       exit (rows < 2 || bad > 0)
@@ -116,4 +117,31 @@ daemonset_settled() {
     .items | length == 1 and (.[0] | .status.observedGeneration == .metadata.generation and (.status |
       .desiredNumberScheduled >= $nodes
       and .updatedNumberScheduled == .desiredNumberScheduled and .numberReady == .desiredNumberScheduled))' >/dev/null
+}
+
+# before_the_chart NODE IMAGE: what istio-init meets on the VM while none of netfilter's modules is loaded there: prints one line with the
+# words of iptables and SELinux's denial. Fails if SELinux does not deny it.
+# What a container may do there is istio-init's. Both of Istio's backends are tried: SELinux denies nfnetlink, and a table of
+# iptables-legacy only where something has loaded ip_tables.
+before_the_chart() {
+  pod=istio-init-before-the-chart
+  kubectl delete pod "$pod" --ignore-not-found >/dev/null
+  # shellcheck disable=SC2016 # jq's variables
+  jq -n --arg name "$pod" --arg node "$1" --arg image "$2" '
+    {apiVersion: "v1", kind: "Pod", metadata: {$name}, spec: {nodeName: $node, restartPolicy: "Never", automountServiceAccountToken: false,
+      terminationGracePeriodSeconds: 0, tolerations: [{operator: "Exists"}], containers: [{name: "istio-init", $image, imagePullPolicy: "IfNotPresent",
+        command: ["sh", "-c", "iptables-nft-save; printf \"*nat\\nCOMMIT\\n\" | iptables-legacy-restore"],
+        securityContext: {runAsUser: 0, runAsGroup: 0, runAsNonRoot: false, allowPrivilegeEscalation: false,
+          capabilities: {drop: ["ALL"], add: ["NET_ADMIN", "NET_RAW"]}}}]}}' | kubectl apply -f - >/dev/null
+  kubectl wait pod "$pod" --for 'jsonpath={.status.phase}=Failed' --timeout 180s >/dev/null || return 1
+  words=$(kubectl logs "$pod" | grep -m 1 'unable to initialize table') || return 1
+  kubectl delete pod "$pod" >/dev/null
+  # auditd writes in the background
+  tries=10
+  until denial=$(on_node grep -h 'avc: .*module_request.*container_t' /var/log/audit/audit.log 2>/dev/null | tail -n 1 | sed -n 's/^.*\(avc: .*\)$/\1/p') && [ -n "$denial" ]; do
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || return 1
+    sleep 1
+  done
+  printf '%s: before the chart: %s; the cause: %s\n' "$1" "$words" "$(printf '%s' "$denial" | tr -s ' ')"
 }

@@ -88,21 +88,26 @@ choose_node_image() {
       ;;
   esac
 
-  node_image=$local_hub/node:$(key ci/node-image scripts/lab/build-debian-root scripts/lab/build-kubernetes scripts/lab/build-node-image)
+  node_image=$local_hub/node:$(key ci/node-image scripts/lab/build-debian-root scripts/lab/build-containerd scripts/lab/build-kubernetes \
+    scripts/lab/build-node-image)
   node_config=ci/kind-from-source.yaml
   say "node image: built from source ($reason)"
   docker image inspect "$node_image" >/dev/null 2>&1 || build_node_image
 }
 
 build_node_image() {
-  say "node image: 1/3 Debian root (first time: about a minute and a half)"
+  say "node image: 1/4 Debian root (first time: about a minute and a half)"
   debian_root ci/node-image/packages || die "no Debian root for the node image; is Debian's archive reachable?"
   debian=$made/root.tar
-  say "node image: 2/3 Kubernetes from source (first time: 7 to 18 minutes on two cores)"
+  say "node image: 2/4 containerd from source (first time: a minute or two on two cores)"
+  made containerd "$(key ci/node-image/containerd scripts/lab/build-containerd)" "$root/scripts/lab/build-containerd" ||
+    die "containerd does not build; is Go's module proxy reachable (go env GOPROXY)?"
+  containerd=$made
+  say "node image: 3/4 Kubernetes from source (first time: 7 to 18 minutes on two cores)"
   made kubernetes "$(key ci/node-image/kubernetes scripts/lab/build-kubernetes)" "$root/scripts/lab/build-kubernetes" ||
     die "Kubernetes does not build; is Go's module proxy reachable (go env GOPROXY)?"
-  say "node image: 3/3 $node_image (about a minute)"
-  logged node-image "$root/scripts/lab/build-node-image" "$node_image" "$debian" "$made" "$local_hub" ||
+  say "node image: 4/4 $node_image (about a minute)"
+  logged node-image "$root/scripts/lab/build-node-image" "$node_image" "$debian" "$containerd" "$made" "$local_hub" ||
     die "the node image could not be assembled"
 }
 

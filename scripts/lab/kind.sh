@@ -24,7 +24,7 @@ node_containers() {
 recipe() {
   sed -n 's,^.*sigs.k8s.io/kind \(v[^ ]*\).*,kind-\1-,p' "$root/go.mod" | tr -d '\n'
   key ci/audit ci/kind.yaml ci/kind-from-source.yaml ci/node-image scripts/lab/build-debian-root \
-    scripts/lab/build-kubernetes scripts/lab/build-node-image
+    scripts/lab/build-containerd scripts/lab/build-kubernetes scripts/lab/build-node-image
 }
 
 # running_since: when each node's container was last started.

@@ -5,6 +5,8 @@
 # Input:  their variables; the running cluster.
 #   KERNEL   whose kernel (environment): bullseye (5.10), bookworm (6.1), trixie (6.12), sid (7.2); default: what the VM
 #            has, trixie where there is none
+#   RUNTIME  its container runtime (environment): crio or containerd; default: as OpenShift has it on trixie, crio, containerd elsewhere
+#   SELINUX  enforcing or off (environment); default: enforcing on trixie, off elsewhere
 # Output: functions vm_refused, vm_up, vm_down, vm_reboot, vm_rebooted, vm_load. Exits 2 on a bad value.
 #         Directory $vm, which goes with the VM:
 #   console.log   what the VM's serial console has said      overlay      what its disk differs in from $disk
@@ -54,8 +56,8 @@ vm_up() {
     stand_in
     set -- "$@" "$mesh_image" "$stand_in"
   fi
-  vm_disk "$KERNEL" "$@"
-  made_of="disk=${disk##*/} cluster=$(docker inspect --format '{{.Id}}' "$control_plane")"
+  vm_disk "$@"
+  made_of="kernel=$KERNEL runtime=$RUNTIME selinux=$SELINUX disk=${disk##*/} cluster=$(docker inspect --format '{{.Id}}' "$control_plane")"
   made_of="$made_of recipe=$(key ci/routes ci/vm/join scripts/lab/routes.sh scripts/lab/vm.sh scripts/lab/qemu.sh)"
 
   if our_qemu >/dev/null; then
@@ -66,7 +68,7 @@ vm_up() {
     elif [ -n "$("$root/scripts/lab/fault")" ]; then
       say "vm: removing one that was left with faults"
     else
-      say "vm: $vm_node is up with kernel $(cat "$disk/release")"
+      say "vm: $vm_node is up with kernel $(cat "$disk/release"), $RUNTIME, SELinux $SELINUX"
       return
     fi
   fi
@@ -106,7 +108,7 @@ vm_join() {
   # shellcheck disable=SC2016,SC2086 # expanded by the inner shell; a command and its arguments
   logged vm-join sh -euc 'on_node=$1; join=$2; shift 2; "$on_node" -i -t 900 sh -s -- "$@" <"$join"' sh \
     "$root/scripts/lab/on-node" "$root/ci/vm/join" \
-    "$control_plane" "$server" "10.244.$last.0/24" "fd00:10:244:$last::/64" "$nameservers" $join ||
+    "$RUNTIME" "$control_plane" "$server" "10.244.$last.0/24" "fd00:10:244:$last::/64" "$nameservers" $join ||
     die "the VM does not join the cluster; its words are above, its console is $vm/console.log"
   vm_ready 900 || die "the node $vm_node is not Ready after a quarter of an hour. See: scripts/lab/on-node journalctl -u kubelet"
   say "vm: $vm_node is Ready"
@@ -152,14 +154,25 @@ vm_rebooted() {
     die "the node $vm_node is not Ready within $1 seconds of its reboot. See: scripts/lab/on-node journalctl -u kubelet"
 }
 
-# vm_load IMAGE...: brings images from this host's Docker to the VM's containerd. The archive is written into a disk
+# vm_load IMAGE...: brings images from this host's Docker to the VM's runtime. The archive is written into a disk
 # which the VM has all the time, and is read there past its cache.
 vm_load() {
   docker save "$@" | dd of="$vm/cargo" conv=notrunc bs=1M iflag=fullblock 2>"$vm/cargo.size"
   megabytes=$(($(sed -n 's/^\([0-9]*\) bytes.*/\1/p' "$vm/cargo.size") / 1048576 + 1))
   # shellcheck disable=SC2016 # expanded on the node
-  on_node -t 900 sh -c '
-    dd if=/dev/vdb iflag=direct bs=1M count="$1" status=none | ctr --namespace k8s.io images import -' sh "$megabytes" >/dev/null
+  on_node -t 900 sh -euc '
+    megabytes=$1
+    shift
+    archive() { dd if=/dev/vdb iflag=direct bs=1M count="$megabytes" status=none; }
+    if ! command -v crio >/dev/null; then
+      archive | ctr --namespace k8s.io images import -
+      exit
+    fi
+    trap "rm -f /var/tmp/lab.tar" EXIT
+    archive >/var/tmp/lab.tar
+    for image; do
+      skopeo copy --quiet --insecure-policy "docker-archive:/var/tmp/lab.tar:$image" "containers-storage:$image"
+    done' sh "$megabytes" "$@" >/dev/null
 }
 
 # vm_down: removes the VM, its node and its tap.
@@ -185,12 +198,30 @@ vm_down() {
   rm -rf "$vm"
 }
 
-KERNEL=${KERNEL:-$(sed -n 's/^disk=\([a-z]*\).*/\1/p' "$vm/state" 2>/dev/null || true)}
+# vm_has WORD: what the VM was made of: kernel, runtime or selinux.
+vm_has() {
+  sed -n "s/^\(.* \)\{0,1\}$1=\([a-z]*\) .*/\2/p" "$vm/state" 2>/dev/null || true
+}
+
+# allowed NAME VALUE WORD...: ends this with 2 unless the value is one of the words.
+allowed() {
+  name=$1 value=$2
+  shift 2
+  for word; do
+    [ "$word" != "$value" ] || return 0
+  done
+  echo "error: $name=$value: must be one of: $*" >&2
+  exit 2
+}
+
+KERNEL=${KERNEL:-$(vm_has kernel)}
 KERNEL=${KERNEL:-trixie}
-case $KERNEL in
-  bullseye | bookworm | trixie | sid) ;;
-  *)
-    echo "error: KERNEL=$KERNEL: must be bullseye, bookworm, trixie or sid" >&2
-    exit 2
-    ;;
-esac
+allowed KERNEL "$KERNEL" bullseye bookworm trixie sid
+# As OpenShift has it, or as a plain cluster has it; what the VM has already if its kernel was asked for.
+defaults="containerd off"
+[ "$KERNEL" != trixie ] || defaults="crio enforcing"
+[ "$KERNEL" != "$(vm_has kernel)" ] || defaults="$(vm_has runtime) $(vm_has selinux)"
+RUNTIME=${RUNTIME:-${defaults% *}}
+SELINUX=${SELINUX:-${defaults#* }}
+allowed RUNTIME "$RUNTIME" crio containerd
+allowed SELINUX "$SELINUX" enforcing off

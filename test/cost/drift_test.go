@@ -21,7 +21,7 @@ const (
 // measureDrift unloads a module on the VM, and waits until the pod is Ready again. The runs are spread over watch's interval.
 func measureDrift(t *testing.T, b *bench) {
 	vm := lab.TheVM(t)
-	vm.Fault("autoload-denied")
+	vm.DenyAutoload()
 	lab.Label(t, vm.Name, label("drift"), "on")
 	values := fmt.Sprintf("watch: {interval: %.0f}", interval.Seconds())
 	d := deploy(t, ours, label("drift"), "on", values)
@@ -56,7 +56,7 @@ func measureDrift(t *testing.T, b *bench) {
 // measureMended takes the VM's modprobe away, lets the proof fail once, and returns it: how long until the same pod is Ready.
 func measureMended(t *testing.T, b *bench) {
 	vm := lab.TheVM(t)
-	vm.Fault("autoload-denied")
+	vm.DenyAutoload()
 	lab.Label(t, vm.Name, label("mended"), "on")
 	var took []float64
 	for range asideRuns {

@@ -44,7 +44,7 @@ func measureNode(t *testing.T, b *bench) {
 // limit of a tenth of a processor, which an emulated one makes longer than it is.
 func measureStart(t *testing.T, b *bench) {
 	vm := lab.TheVM(t)
-	vm.Fault("autoload-denied")
+	vm.DenyAutoload()
 	vm.Unload()
 	bare, ahead := vm.Modules(), vm.Ahead() // loaded are dependencies, too, that are no part of netfilter
 	start := func(label string, times int, deployed *deployment, names []string) *starter {

@@ -15,7 +15,7 @@ import (
 // The pod's own rules hold the module, so rules have to go before it can: it is what firewalld does when it stops (CleanupModulesOnExit).
 func TestAModuleThatIsUnloadedMakesThePodNotReadyAndComesBackProven(t *testing.T) {
 	vm := lab.TheVM(t)
-	vm.Fault("autoload-denied")
+	vm.DenyAutoload()
 	vm.Unload()
 	release := lab.NewRelease(t)
 	require.NoError(t, release.Upgrade(onlyBriefly(vm)+"\nwatch: {interval: 5}"))
@@ -49,7 +49,7 @@ func TestAModuleThatIsUnloadedMakesThePodNotReadyAndComesBackProven(t *testing.T
 // Mended by hand, as an operator would, and nothing else: the pod stays.
 func TestAMendedNodeBecomesReadyInTheSamePod(t *testing.T) {
 	vm := lab.TheVM(t)
-	vm.Fault("autoload-denied")
+	vm.DenyAutoload()
 	vm.Unload()
 	release := lab.NewRelease(t)
 	uid := types.UID("")

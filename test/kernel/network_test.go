@@ -13,7 +13,7 @@ import (
 // The VM runs no kube-proxy, and none of netfilter's modules may be loaded for its network: plain routes (scripts/lab/routes.sh).
 func TestAPodOnTheVMReachesTheAPIServerAndPodsOfEveryOtherNodeAndTheyReachIt(t *testing.T) {
 	vm := lab.TheVM(t)
-	vm.Fault("autoload-denied")
+	vm.DenyAutoload()
 	vm.Unload()
 	release := lab.NewRelease(t)
 	release.CreateNamespace()

@@ -16,7 +16,7 @@ const persisted = "/etc/modules-load.d/istio-os-init.conf"
 // The order that hurts: after a boot with autoload denied from early on, the mesh's pod is there before ours.
 func TestAfterARebootAMeshPodStartsBeforeOurs(t *testing.T) {
 	vm := lab.TheVM(t)
-	vm.Fault("autoload-denied")
+	vm.DenyAutoload()
 	vm.Unload()
 	release := lab.NewRelease(t)
 	require.NoError(t, release.Upgrade(onlyOn(vm)))
@@ -44,7 +44,7 @@ func TestAfterARebootAMeshPodStartsBeforeOurs(t *testing.T) {
 
 func TestANodeWhoseEtcCannotBeWrittenIsReadyAndLoadSaysSo(t *testing.T) {
 	vm := lab.TheVM(t)
-	vm.Fault("autoload-denied")
+	vm.DenyAutoload()
 	vm.Unload()
 	vm.Fault("readonly-etc")
 	release := lab.NewRelease(t)

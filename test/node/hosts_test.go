@@ -431,6 +431,15 @@ var hosts = []host{
 		},
 	},
 	{
+		name: "SELinux bans it", system: "rhel9", files: map[string]string{
+			"sys/fs/selinux/enforce": "1", "sys/fs/selinux/booleans/secure_mode_insmod": "1 1", "sys/kernel/security/lsm": "capability,selinux",
+		}, errors: map[string]syscall.Errno{"xt_owner": syscall.EPERM},
+		want: want{
+			line: "ModuleDenied: xt_owner. Fix: see the denial with ausearch -m avc -ts recent; restorecon -R /lib/modules mends a wrong label, " +
+				"setsebool secure_mode_insmod off lifts a ban",
+		},
+	},
+	{
 		name: "something else than SELinux denies it", system: "ubuntu24", errors: map[string]syscall.Errno{"xt_owner": syscall.EACCES},
 		want: want{line: "ModuleRefused: xt_owner. Fix: " + dmesg, sentence: "Permission denied"},
 	},

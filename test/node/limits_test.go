@@ -117,7 +117,7 @@ func TestAFIFOInThePlaceOfAFileOfTheHostHoldsNothingUp(t *testing.T) {
 	for _, name := range []string{
 		"etc/modprobe.d/x.conf", "usr/lib/modprobe.d/x.conf", "etc/modules-load.d/istio-os-init.conf", "etc/modules-load.d/x.conf", "etc/os-release",
 		"usr/lib/os-release", "lib/modules/5.14.0-0.el9.stand-in/modules.dep", "lib/modules/5.14.0-0.el9.stand-in/modules.builtin",
-		"sys/fs/selinux/enforce", "sys/kernel/security/lockdown", "sys/kernel/security/lsm", "boot/config-5.14.0-0.el9.stand-in", "proc/cmdline", "proc/sys/kernel/modules_disabled", "proc/1/net/ip_tables_names",
+		"sys/fs/selinux/enforce", "sys/fs/selinux/booleans/secure_mode_insmod", "sys/kernel/security/lockdown", "sys/kernel/security/lsm", "boot/config-5.14.0-0.el9.stand-in", "proc/cmdline", "proc/sys/kernel/modules_disabled", "proc/1/net/ip_tables_names",
 	} {
 		for kind, lay := range map[string]func(path string) error{
 			"FIFO": func(path string) error { return syscall.Mkfifo(path, 0o666) },

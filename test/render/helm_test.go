@@ -29,7 +29,7 @@ func TestEveryHelmBelievesInARecentKubernetes(t *testing.T) {
 	for _, helm := range chart.Helms {
 		t.Run(string(helm), func(t *testing.T) {
 			t.Parallel()
-			manifest, err := helm.Manifest(t, chart.Path(), nil, "--kube-version", "")
+			manifest, err := helm.Manifest(t, chart.Path(), nil, "--kube-version", "", "--set", "load.recursiveReadOnly=true")
 			require.NoError(t, err)
 			require.Contains(t, manifest, "recursiveReadOnly: IfPossible", "which Kubernetes has from 1.31 on")
 		})

@@ -92,11 +92,10 @@ func looksOnly(container corev1.Container) bool {
 func TestOnlyLoadSeesTheHost(t *testing.T) {
 	t.Parallel()
 	var (
-		recursive = new(corev1.RecursiveReadOnlyIfPossible)
-		host      = corev1.VolumeMount{Name: "host", MountPath: "/host", ReadOnly: true, RecursiveReadOnly: recursive}
-		persist   = corev1.VolumeMount{Name: "modules-load", MountPath: "/etc/modules-load.d"}
-		config    = corev1.VolumeMount{Name: "config", MountPath: "/opt/istio-os-init", ReadOnly: true}
-		token     = corev1.VolumeMount{Name: "token", MountPath: "/var/run/secrets/kubernetes.io/serviceaccount", ReadOnly: true}
+		host    = corev1.VolumeMount{Name: "host", MountPath: "/host", ReadOnly: true}
+		persist = corev1.VolumeMount{Name: "modules-load", MountPath: "/etc/modules-load.d"}
+		config  = corev1.VolumeMount{Name: "config", MountPath: "/opt/istio-os-init", ReadOnly: true}
+		token   = corev1.VolumeMount{Name: "token", MountPath: "/var/run/secrets/kubernetes.io/serviceaccount", ReadOnly: true}
 	)
 	writes := func(name string) corev1.VolumeMount {
 		return corev1.VolumeMount{Name: name, MountPath: "/run/istio-os-init/" + name}
@@ -177,17 +176,22 @@ func tokens(pod corev1.PodSpec) []corev1.Volume {
 	return volumes
 }
 
-func TestAClusterWithoutRecursiveReadOnlyMountsIsNotAskedForThem(t *testing.T) {
+// CRI-O refuses it for a root that has its own storage below it, so it is for those who ask.
+func TestTheHostsSubmountsAreReadOnlyWhereThatIsAskedForAndTheClusterKnowsIt(t *testing.T) {
 	t.Parallel()
-	for version, want := range map[string]*corev1.RecursiveReadOnlyMode{
-		"1.25.0": nil,
-		"1.30.9": nil,
-		"1.31.0": new(corev1.RecursiveReadOnlyIfPossible),
+	for _, row := range []struct {
+		version, values string
+		want            *corev1.RecursiveReadOnlyMode
+	}{
+		{"1.25.0", "load: {recursiveReadOnly: true}", nil},
+		{"1.30.9", "load: {recursiveReadOnly: true}", nil},
+		{"1.31.0", "load: {recursiveReadOnly: true}", new(corev1.RecursiveReadOnlyIfPossible)},
+		{"1.31.0", "", nil},
 	} {
-		t.Run(version, func(t *testing.T) {
+		t.Run(row.version+" "+row.values, func(t *testing.T) {
 			t.Parallel()
-			objects := chart.Render(t, "", "--kube-version", version)
-			require.Equal(t, want, objects.Container(t, "load").VolumeMounts[0].RecursiveReadOnly)
+			objects := chart.Render(t, row.values, "--kube-version", row.version)
+			require.Equal(t, row.want, objects.Container(t, "load").VolumeMounts[0].RecursiveReadOnly)
 		})
 	}
 }

@@ -166,7 +166,7 @@ function refused(   names) {
   value["evidence"] = remedy("refusal", refusal)
   if (refusal ~ /(^| )Key |Required key|signature/ || (refusal ~ /not permitted/ && fact["lockdown"] ~ /^(integrity|confidentiality)$/))
     reason_for("ModuleUnsigned", names)
-  else if (refusal ~ /Permission denied/ && fact["selinux"] == "enforcing") reason_for("ModuleDenied", names)
+  else if (fact["selinux"] == "enforcing" && (refusal ~ /Permission denied/ || fact["insmod-banned"] == "1")) reason_for("ModuleDenied", names)
   else if (refusal ~ /not permitted/ && fact["lsm"] != "" && fact["lsm"] !~ /loadpin|ipe/) reason_for("SeccompDenied", names)
   else reason_for("ModuleRefused", names)
 }

@@ -6,7 +6,7 @@
 #      ISTIO_OS_INIT_HOST   where the host's root is mounted. Default /host.
 #      ISTIO_OS_INIT_PROC   where proc is mounted. Default /proc.
 # Out: "KEY VALUE" a line, the most certain first: kernel, os, os-id (none if there is no os-release, unreadable if there is one that
-#      cannot be read), os-like, os-version, os-variant, modules-disabled, kernel.modprobe, lockdown, lsm (the security modules), selinux,
+#      cannot be read), os-like, os-version, os-variant, modules-disabled, kernel.modprobe, lockdown, lsm (the security modules), selinux, insmod-banned (1: by it),
 #      legacy-tables (the host's own tables of iptables-legacy), service for each active one, container (the kind of one, if the host is
 #      one), image (ostree, if the host is made of one), modules-dir, modules-dep (missing, if there are modules and no list of them); then
 #      see modules.awk.
@@ -88,15 +88,15 @@ kernel_facts() {
   first_line "$host/sys/fs/selinux/enforce"
   case $first in 1) first=enforcing ;; 0) first=permissive ;; *) first=off ;; esac
   printf 'selinux %s\n' "$first"
-  # systemd has such a link for each unit that is active.
-  for unit in firewalld nftables iptables ip6tables; do
+  first_line "$host/sys/fs/selinux/booleans/secure_mode_insmod" # "1 1", now and next
+  printf 'insmod-banned %s\n' "${first%% *}"
+  for unit in firewalld nftables iptables ip6tables; do # systemd has such a link for each unit that is active
     [ ! -L "$host/run/systemd/units/invocation:$unit.service" ] || printf 'service %s\n' "$unit"
   done
   first_line "$host/run/systemd/container"
   [ -z "$first" ] || printf 'container %s\n' "$first"
   [ ! -e "$host/run/ostree-booted" ] || echo 'image ostree'
-  # Empty ones are there too, once something has looked at them.
-  for family in ip ip6; do
+  for family in ip ip6; do # empty tables are there too, once something has looked at them
     file=$host/proc/1/net/${family}_tables_names
     { [ -f "$file" ] && [ -r "$file" ]; } || continue
     while read -r table; do tables="$tables $family/$table"; done <"$file"

@@ -23,14 +23,20 @@ type VM struct {
 	t *testing.T
 	// Name is the node's name in the cluster.
 	Name string
+	// expected are denials of SELinux that the test causes itself.
+	expected *[]string
 }
 
-// TheVM returns the lab's VM, and skips the test where there is none.
+// TheVM returns the lab's VM, and skips the test where there is none. When the test ends, SELinux must have denied the chart nothing.
 func TheVM(t *testing.T) *VM {
 	t.Helper()
-	vm := &VM{t: t, Name: vmName}
+	vm := &VM{t: t, Name: vmName, expected: new([]string)}
 	for _, node := range Nodes(t) {
 		if node == vm.Name {
+			if vm.SELinux() {
+				mark := vm.AuditMark()
+				t.Cleanup(func() { vm.requireNoDenialOfOurs(mark) })
+			}
 			return vm
 		}
 	}
@@ -39,7 +45,7 @@ func TheVM(t *testing.T) *VM {
 }
 
 // On returns the VM for a sub-test, which its failures then belong to.
-func (vm *VM) On(t *testing.T) *VM { return &VM{t: t, Name: vm.Name} }
+func (vm *VM) On(t *testing.T) *VM { return &VM{t: t, Name: vm.Name, expected: vm.expected} }
 
 // Unload unloads every module of netfilter, rules and all.
 func (vm *VM) Unload() {
@@ -67,7 +73,7 @@ func (vm *VM) clock(command string) time.Time {
 // Run runs a shell command as root on the VM's host, outside of Kubernetes, and returns what it prints.
 func (vm *VM) Run(command string) string {
 	vm.t.Helper()
-	output, err := vm.script(vm.t.Context(), "on-node", "sh", "-c", command)
+	output, err := vm.script(context.WithoutCancel(vm.t.Context()), "on-node", "sh", "-c", command) // in clean-ups too
 	require.NoError(vm.t, err, "on the VM: %s\n%s", command, output)
 	return output
 }
@@ -106,6 +112,14 @@ func (vm *VM) Reboot() {
 	vm.t.Helper()
 	output, err := vm.script(vm.t.Context(), "node", "reboot")
 	require.NoError(vm.t, err, output)
+}
+
+// Runtime returns the name and version of the node's container runtime, as the node itself reports.
+func (vm *VM) Runtime() string {
+	vm.t.Helper()
+	node, err := Client(vm.t).CoreV1().Nodes().Get(vm.t.Context(), vm.Name, metav1.GetOptions{})
+	require.NoError(vm.t, err)
+	return strings.ReplaceAll(node.Status.NodeInfo.ContainerRuntimeVersion, "://", " ")
 }
 
 // MountsReadOnlyRecursively tells whether the node's container runtime can make a mount read only with all that is mounted
