@@ -43,6 +43,10 @@ test-kernel: tools ## on a VM's own kernel: the failure before, the modules load
 test-kernels: tools ## the same on all four kernels, and the table of them in the chart's docs
 	@scripts/test-kernel bullseye bookworm trixie sid
 
+.PHONY: test-kubernetes
+test-kubernetes: tools ## API servers on loopback, from the oldest to the newest, and nodes of mixed versions; the table in the chart's docs
+	@scripts/test-kubernetes
+
 .PHONY: bench
 bench: tools ## what the chart costs beside the DaemonSet that users copy: 45 minutes on the lab, into .bench/ and the chart's docs
 	@scripts/bench

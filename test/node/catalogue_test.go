@@ -80,9 +80,9 @@ func TestEveryReasonOfTheCatalogueIsCompleteAndEveryReasonOfTheScriptsIsInIt(t *
 func TestEveryReasonIsGivenWithoutAHole(t *testing.T) {
 	t.Parallel()
 	const byName = "backend: nft\nverify: {enabled: false}"
-	dep := map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/xt_owner.ko:\nkernel/nf_tables.ko:\nkernel/xt_CT.ko:\n"}
+	dep := map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/xt_owner.ko:\nkernel/nf_tables.ko:\nkernel/xt_CT.ko:\n"}
 	with := func(name, content string) map[string]string {
-		return map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": dep["lib/modules/5.14.0-stand-in/modules.dep"], name: content}
+		return map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.dep": dep["lib/modules/5.14.0-0.el9.stand-in/modules.dep"], name: content}
 	}
 	onHost := func(broken fault) func(*testing.T) (*sandbox, string) {
 		return func(t *testing.T) (*sandbox, string) {
@@ -145,7 +145,7 @@ func TestEveryReasonIsGivenWithoutAHole(t *testing.T) {
 		},
 		"BackendUnavailable": func(t *testing.T) (*sandbox, string) {
 			s := newSandbox(t, "backend: legacy").program("pilot-agent", refuses)
-			s.hit(fault{files: map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/nft_chain_nat.ko.xz:\nkernel/nft_redir.ko.xz:\nkernel/nf_tables.ko.xz:\nkernel/nft_ct.ko.xz:\nkernel/nft_counter.ko:\n"}})
+			s.hit(fault{files: map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/nft_chain_nat.ko.xz:\nkernel/nft_redir.ko.xz:\nkernel/nf_tables.ko.xz:\nkernel/nft_ct.ko.xz:\nkernel/nft_counter.ko:\n"}})
 			s.run("load", "verify")
 			return s, "verify"
 		},
@@ -156,6 +156,7 @@ func TestEveryReasonIsGivenWithoutAHole(t *testing.T) {
 		"ModuleRefused":     onHost(fault{refused: "xt_owner Exec format error\n", files: dep}),
 		"ModuleUnsigned":    onHost(fault{refused: "xt_owner Key was rejected by service\n", files: dep}),
 		"ModuleDenied":      onHost(fault{refused: "xt_owner Permission denied\n", files: with("sys/fs/selinux/enforce", "1")}),
+		"SeccompDenied":     onHost(fault{refused: "xt_owner Operation not permitted\n", files: with("sys/kernel/security/lsm", "lockdown,capability,bpf")}),
 		"ModulesDisabled":   onHost(fault{refused: "xt_owner Operation not permitted\n", files: with("proc/sys/kernel/modules_disabled", "1\n")}),
 		"ModprobeMissing":   onHost(fault{files: dep, breaks: func(s *sandbox) { require.NoError(s.t, os.Remove(s.path("host/usr/sbin/modprobe"))) }}),
 		"ModprobeHangs":     onHost(fault{files: dep, breaks: func(s *sandbox) { s.hurried().write("host/stand-in/busy", "") }}),

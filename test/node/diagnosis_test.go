@@ -2,11 +2,14 @@ package node
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
 
 const (
@@ -29,27 +32,27 @@ type fault struct {
 // explains the refusal.
 func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 	t.Parallel()
-	dnf := "dnf install kernel-modules-extra-5.14.0-stand-in"
+	dnf := "dnf install kernel-modules-extra-5.14.0-0.el9.stand-in"
 	for _, row := range []fault{
 		{name: "not on disk", want: "ModuleNotOnDisk: xt_owner. Fix: " + dnf},
 		{
 			name: "the modules of the running kernel are gone", loadable: []string{"none"},
 			files:  map[string]string{"proc/modules": "bridge 1 0 - Live 0x0\n"},
-			breaks: func(s *sandbox) { require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules/5.14.0-stand-in"))) },
-			want:   "ModuleNotOnDisk: nf_tables, xt_owner, xt_CT. Fix: reboot the node: kernel 5.14.0-stand-in runs, but its modules are not on disk",
+			breaks: func(s *sandbox) { require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules/5.14.0-0.el9.stand-in"))) },
+			want:   "ModuleNotOnDisk: nf_tables, xt_owner, xt_CT. Fix: reboot the node: kernel 5.14.0-0.el9.stand-in runs, but its modules are not on disk",
 		},
 		{
 			name: "install rule", refused: "xt_owner Invalid argument\n",
 			files: map[string]string{
-				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko.xz: kernel/net/netfilter/x_tables.ko.xz\n",
-				"etc/modprobe.d/hardening.conf":           "# CIS\n  install xt-owner /bin/false\n",
+				"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko.xz: kernel/net/netfilter/x_tables.ko.xz\n",
+				"etc/modprobe.d/hardening.conf":                 "# CIS\n  install xt-owner /bin/false\n",
 			},
 			want: "ModuleOverridden: xt_owner. Fix: remove line 2 of /etc/modprobe.d/hardening.conf",
 		},
 		{
 			name: "blocklisted by the kernel", refused: "xt_owner Operation not permitted\n",
 			files: map[string]string{
-				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko.xz:\n",
+				"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko.xz:\n",
 				"proc/cmdline": "BOOT_IMAGE=/vmlinuz quiet module_blacklist=floppy,xt_owner\n",
 			},
 			want: "ModuleBlocklisted: xt_owner. Fix: take xt_owner out of module_blacklist= on the kernel's command line and reboot",
@@ -57,33 +60,33 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 		{
 			name: "refused by signature", refused: "xt_owner Key was rejected by service\n",
 			files: map[string]string{
-				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
-				"sys/kernel/security/lockdown":            "none [integrity] confidentiality\n",
+				"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
+				"sys/kernel/security/lockdown":                  "none [integrity] confidentiality\n",
 			},
 			want: "ModuleUnsigned: xt_owner. Fix: sign the modules with a key that the kernel trusts (mokutil --list-enrolled)",
 		},
 		{
 			name: "refused for another cause", refused: "xt_owner Exec format error\n",
-			files: map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n"},
-			want:  "ModuleRefused: xt_owner. Fix: see the host's kernel log (dmesg) for what it refused",
+			files: map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n"},
+			want:  "ModuleRefused: xt_owner. Fix: compare modinfo -F vermagic xt_owner with uname -r: the file is another kernel's",
 		},
 		{
 			name: "kernel.modules_disabled", refused: "xt_owner Operation not permitted\n",
 			files: map[string]string{
-				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
-				"proc/sys/kernel/modules_disabled":        "1\n",
+				"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
+				"proc/sys/kernel/modules_disabled":              "1\n",
 			},
 			want: "ModulesDisabled: xt_owner. Fix: remove kernel.modules_disabled from sysctl.d and reboot",
 		},
 		{
 			name:   "no modprobe",
-			files:  map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/xt_owner.ko:\nkernel/nf_tables.ko:\nkernel/xt_CT.ko:\n"},
+			files:  map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/xt_owner.ko:\nkernel/nf_tables.ko:\nkernel/xt_CT.ko:\n"},
 			breaks: func(s *sandbox) { require.NoError(s.t, os.Remove(s.path("host/usr/sbin/modprobe"))) },
 			want:   "ModprobeMissing: nf_tables, xt_owner, xt_CT. Fix: install kmod on the host, or load the modules at boot",
 		},
 		{
 			name:  "the platform refuses the capabilities",
-			files: map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/xt_owner.ko:\nkernel/nf_tables.ko:\nkernel/xt_CT.ko:\n"},
+			files: map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/xt_owner.ko:\nkernel/nf_tables.ko:\nkernel/xt_CT.ko:\n"},
 			breaks: func(s *sandbox) {
 				s.objects.DaemonSets[0].Spec.Template.Spec.InitContainers[0].SecurityContext.Capabilities.Add = nil
 			},
@@ -92,7 +95,7 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 		{
 			name:   "one backend only",
 			values: plan + "backend: nft",
-			files:  map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/nft_chain_nat.ko.xz:\nkernel/nft_redir.ko.xz:\nkernel/nf_tables.ko.xz:\n"},
+			files:  map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/nft_chain_nat.ko.xz:\nkernel/nft_redir.ko.xz:\nkernel/nf_tables.ko.xz:\n"},
 			want:   "ModuleNotOnDisk: xt_owner. Fix: " + dnf + ". Also: BackendUnavailable",
 		},
 		{
@@ -103,8 +106,8 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 		{
 			name: "two faults at once", refused: "xt_owner Invalid argument\n", loadable: []string{"nf_tables"},
 			files: map[string]string{
-				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
-				"usr/lib/modprobe.d/x.conf":               "install xt_owner /bin/true\n",
+				"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
+				"usr/lib/modprobe.d/x.conf":                     "install xt_owner /bin/true\n",
 			},
 			want: "ModuleNotOnDisk: xt_CT. Fix: " + dnf + ". Also: ModuleOverridden",
 		},
@@ -156,17 +159,18 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 // The fix can be typed as it stands: the package that has the missing module for the kernel that runs, named as its distribution does.
 func TestTheFixNamesThePackageOfTheRunningKernel(t *testing.T) {
 	t.Parallel()
-	oracle := "ID=ol\nID_LIKE=fedora\n"
-	amazon := "ID=amzn\nID_LIKE=fedora\n"
-	coreos := "ID=rhel\nID_LIKE=fedora\nVARIANT_ID=coreos\n"
-	for _, row := range []struct{ name, osRelease, kernel, fix string }{
-		{"Rocky", rocky9, "5.14.0-503.el9.x86_64", "dnf install kernel-modules-extra-5.14.0-503.el9.x86_64"},
-		{"RHEL 9 real-time", rocky9, "5.14.0-503.el9.x86_64+rt", "dnf install kernel-rt-modules-extra-5.14.0-503.el9.x86_64"},
-		{"RHEL 9 pages of 64k", rocky9, "5.14.0-503.el9.aarch64+64k", "dnf install kernel-64k-modules-extra-5.14.0-503.el9.aarch64"},
-		{"RHEL 8 real-time", rocky9, "4.18.0-553.8.1.rt7.349.el8_10.x86_64", "dnf install kernel-rt-modules-extra-4.18.0-553.8.1.rt7.349.el8_10.x86_64"},
+	rocky := "os-id rocky\nos-like rhel centos fedora\n"
+	oracle := "os-id ol\nos-like fedora\n"
+	amazon := "os-id amzn\nos-like fedora\n"
+	coreos := "os-id rhel\nos-like fedora\nos-variant coreos\n"
+	for _, row := range []struct{ name, facts, kernel, fix string }{
+		{"Rocky", rocky, "5.14.0-503.el9.x86_64", "dnf install kernel-modules-extra-5.14.0-503.el9.x86_64"},
+		{"RHEL 9 real-time", rocky, "5.14.0-503.el9.x86_64+rt", "dnf install kernel-rt-modules-extra-5.14.0-503.el9.x86_64"},
+		{"RHEL 9 pages of 64k", rocky, "5.14.0-503.el9.aarch64+64k", "dnf install kernel-64k-modules-extra-5.14.0-503.el9.aarch64"},
+		{"RHEL 8 real-time", rocky, "4.18.0-553.8.1.rt7.349.el8_10.x86_64", "dnf install kernel-rt-modules-extra-4.18.0-553.8.1.rt7.349.el8_10.x86_64"},
 		{"OpenShift by VARIANT_ID", coreos, "5.14.0-503.el9.x86_64", "bring kernel-modules-extra-5.14.0-503.el9.x86_64 into the OS image"},
 		{"OpenShift real-time", coreos, "5.14.0-427.18.1.el9_4.x86_64+rt", "bring kernel-rt-modules-extra-5.14.0-427.18.1.el9_4.x86_64 into the OS image"},
-		{"OpenShift by ID", "ID=rhcos\nID_LIKE='rhel fedora'\n", "5.14.0-503.el9.x86_64", "bring kernel-modules-extra-5.14.0-503.el9.x86_64 into the OS image"},
+		{"OpenShift by ID", "os-id rhcos\nos-like rhel fedora\n", "5.14.0-503.el9.x86_64", "bring kernel-modules-extra-5.14.0-503.el9.x86_64 into the OS image"},
 		{"Oracle RHEL's kernel", oracle, "5.14.0-503.el9.x86_64", "dnf install kernel-modules-extra-5.14.0-503.el9.x86_64"},
 		{"Oracle, UEK 8", oracle, "6.12.0-103.40.4.4.el9uek.x86_64", "dnf install kernel-uek-modules-extra-netfilter-6.12.0-103.40.4.4.el9uek.x86_64"},
 		{"Oracle UEK 8 pages of 64k", oracle, "6.12.0-0.20.20.el9uek.aarch64.64k", "dnf install kernel-uek64k-modules-extra-netfilter-6.12.0-0.20.20.el9uek.aarch64"},
@@ -175,25 +179,30 @@ func TestTheFixNamesThePackageOfTheRunningKernel(t *testing.T) {
 		{"Oracle UEK 6", oracle, "5.4.17-2136.341.3.el8uek.x86_64", "dnf install kernel-uek-5.4.17-2136.341.3.el8uek.x86_64"},
 		{"Amazon 2023 its first kernel", amazon, "6.1.61-85.141.amzn2023.x86_64", "dnf install kernel-modules-extra-6.1.61-85.141.amzn2023.x86_64"},
 		{"Amazon 2023 a later one", amazon, "6.12.20-23.97.amzn2023.x86_64", "dnf install kernel6.12-modules-extra-6.12.20-23.97.amzn2023.x86_64"},
-		{"ELRepo", rocky9, "6.15.4-1.el9.elrepo.x86_64", "dnf install kernel-ml- or kernel-lt-modules-extra-6.15.4-1.el9.elrepo.x86_64"},
-		{"Ubuntu", "ID=ubuntu\nID_LIKE=debian\n", "6.8.0-31-generic", "apt-get install linux-modules-extra-6.8.0-31-generic"},
-		{"Debian", "ID=debian\n", "6.12.48+deb13-amd64", "apt-get install --reinstall linux-image-6.12.48+deb13-amd64"},
-		{"SUSE", "ID=sles\nID_LIKE=suse\n", "6.4.0-150600.23.25-default", "zypper install --force kernel-default"},
-		{"SUSE on Azure", "ID=sles\nID_LIKE=suse\n", "6.4.0-150600.8.20-azure", "zypper install --force kernel-azure"},
-		{"unknown", "garbage", "6.6.0-1", "install the package that has all modules of kernel 6.6.0-1"},
+		{"ELRepo", rocky, "6.15.4-1.el9.elrepo.x86_64", "dnf install kernel-ml- or kernel-lt-modules-extra-6.15.4-1.el9.elrepo.x86_64"},
+		{"Ubuntu", "os-id ubuntu\nos-like debian\n", "6.8.0-31-generic", "apt-get install linux-modules-extra-6.8.0-31-generic"},
+		{"Debian", "os-id debian\n", "6.12.48+deb13-amd64", "apt-get install --reinstall linux-image-6.12.48+deb13-amd64"},
+		{"SUSE", "os-id sles\nos-like suse\n", "6.4.0-150600.23.25-default", "zypper install --force kernel-default"},
+		{"SUSE on Azure", "os-id sles\nos-like suse\n", "6.4.0-150600.8.20-azure", "zypper install --force kernel-azure"},
+		{"unknown", "os-id linux\n", "6.6.0-1", "install the package that has all modules of kernel 6.6.0-1"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSandbox(t, plan+"backend: nft\nverify: {enabled: false}")
-			s.hit(fault{files: map[string]string{
-				"etc/os-release": row.osRelease, "proc/sys/kernel/osrelease": row.kernel + "\n",
-				"lib/modules/" + row.kernel + "/modules.dep": "kernel/nf_tables.ko:\n",
-			}})
-			got := s.run("load")
-			require.Equal(t, "False ModuleNotOnDisk", s.outcome("load").says(), got.log)
-			require.Equal(t, "ModuleNotOnDisk: xt_owner. Fix: "+row.fix, got.conclusion)
+			require.Contains(t, "\n"+explained(t, "kernel "+row.kernel+"\n"+row.facts+"modules-disabled 0\nmodprobe failed\nmodules-dir /x\nkernel-files 9\nmissing xt_owner not-on-disk x\n"),
+				"\nline ModuleNotOnDisk: xt_owner. Fix: "+row.fix+"\n")
 		})
 	}
+}
+
+// explained is the record that load makes of facts.
+func explained(t *testing.T, facts string) string {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), "awk", "-f", chart.Script("text.awk"), "-f", chart.Script("explain.awk"), "-f", chart.Script("outcome.awk"))
+	command.Env = []string{"PATH=" + os.Getenv("PATH"), "files=" + filepath.Dir(chart.Script("reasons")), "given=explain", "round=1", "uptime=1"}
+	command.Stdin = strings.NewReader(facts)
+	output, err := command.CombinedOutput()
+	require.NoError(t, err, string(output))
+	return string(output)
 }
 
 // hit breaks the host.
@@ -220,7 +229,7 @@ func TestVerifyNamesTheBackendThatANodeHasInstead(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, "backend: legacy").withIstio()
 	s.objects.DaemonSets[0].Spec.Template.Spec.InitContainers[1].SecurityContext.Capabilities.Add = nil // refuses every rule
-	s.hit(fault{files: map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/nft_chain_nat.ko.xz:\nkernel/nft_redir.ko.xz:\nkernel/nf_tables.ko.xz:\nkernel/nft_ct.ko.xz:\nkernel/nft_counter.ko:\n"}})
+	s.hit(fault{files: map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/nft_chain_nat.ko.xz:\nkernel/nft_redir.ko.xz:\nkernel/nf_tables.ko.xz:\nkernel/nft_ct.ko.xz:\nkernel/nft_counter.ko:\n"}})
 	got := s.run("load", "verify")
 	require.Regexp(t, `^BackendUnavailable: no legacy, but native-nft\. Fix: set global\.nativeNftables \(Istio 1\.27 on\)\. Also: ModuleNotOnDisk\n  the kernel says: `, got.conclusion, got.log)
 	outcome := s.outcome("verify")
@@ -234,7 +243,7 @@ func TestVerifyNamesTheBackendThatANodeHasInstead(t *testing.T) {
 func TestVerifyTellsWhichOtherBackendsWork(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, "").withIstio()
-	s.write("host/lib/modules/5.14.0-stand-in/modules.builtin", "kernel/nf_tables.ko\nkernel/nft_chain_nat.ko\nkernel/nft_redir.ko\nkernel/nft_counter.ko\nkernel/nft_ct.ko\n")
+	s.write("host/lib/modules/5.14.0-0.el9.stand-in/modules.builtin", "kernel/nf_tables.ko\nkernel/nft_chain_nat.ko\nkernel/nft_redir.ko\nkernel/nft_counter.ko\nkernel/nft_ct.ko\n")
 	got := s.run("load", "verify", "verify-traffic")
 	want := map[string]string{
 		"nft":        "works",
@@ -253,7 +262,7 @@ func TestNoFalseAlarmWhereTheRulesApply(t *testing.T) {
 			require.NoError(s.t, os.Remove(s.path("host/proc/modules")))
 			require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules")))
 		}},
-		"built in":                  {files: map[string]string{"lib/modules/5.14.0-stand-in/modules.builtin": "kernel/xt-owner.ko\n"}},
+		"built in":                  {files: map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.builtin": "kernel/xt-owner.ko\n"}},
 		"a name that no kernel has": {values: "modules: {extra: [no_kernel_has_this]}"},
 		"loaded by somebody else":   {files: map[string]string{"proc/modules": "xt_owner 1 0 - Live 0x0\nnf_tables 1 0 - Live 0x0\nxt_CT 1 0 - Live 0x0\n"}},
 		"no modprobe":               {breaks: func(s *sandbox) { require.NoError(s.t, os.Remove(s.path("host/usr/sbin/modprobe"))) }},
@@ -283,8 +292,8 @@ func TestReportIsForPeopleAndForPrograms(t *testing.T) {
 	s.hit(fault{
 		refused: "xt_owner Invalid argument\n",
 		files: map[string]string{
-			"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
-			"etc/modprobe.d/x.conf":                   "install xt_owner /bin/sh -c \"echo 'no' \\\\ no\"\nblacklist nf_tables\n",
+			"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/net/netfilter/xt_owner.ko:\n",
+			"etc/modprobe.d/x.conf":                         "install xt_owner /bin/sh -c \"echo 'no' \\\\ no\"\nblacklist nf_tables\n",
 		},
 		breaks: func(s *sandbox) {
 			require.NoError(s.t, os.MkdirAll(s.path("host/run/systemd/units"), 0o755))
@@ -299,7 +308,8 @@ func TestReportIsForPeopleAndForPrograms(t *testing.T) {
 		"node stand-in CANNOT run the mesh", "backend nft refused", "the kernel says: xtables resource problem",
 		"ModuleOverridden: modprobe.d has modprobe do this instead of loading xt_owner: /bin/sh", "Fix: remove line 1 of /etc/modprobe.d/x.conf",
 		"warning: nf_tables is blocklisted (/etc/modprobe.d/x.conf:2)", "warning: firewalld is active",
-		"os Rocky Linux 9.5 (Blue Onyx); kernel 5.14.0-stand-in", "loaded-now: nf_tables xt_CT", "missing: xt_owner, on-disk; modprobe: ERROR: could not insert 'xt_owner': Invalid argument",
+		"os Rocky Linux 9.5 (Blue Onyx); kernel 5.14.0-0.el9.stand-in", "loaded-now: nf_tables xt_CT", "missing: xt_owner, on-disk; modprobe: ERROR: could not insert 'xt_owner': Invalid argument",
+		"modules of the kernel on disk: 1, in /lib/modules/5.14.0-0.el9.stand-in\n", "gone: xt_owner /lib/modules/5.14.0-0.el9.stand-in/kernel/net/netfilter/xt_owner.ko\n",
 	} {
 		require.Contains(t, text, want)
 	}
@@ -313,7 +323,7 @@ func TestReportIsForPeopleAndForPrograms(t *testing.T) {
 	require.Equal(t, `modprobe.d has modprobe do this instead of loading xt_owner: /bin/sh -c "echo 'no' \\ no". Fix: remove line 1 of /etc/modprobe.d/x.conf.`, report.Message)
 	require.Contains(t, report.Error, "Extension ipvs")
 	require.Equal(t, "refused", report.Backends["nft"])
-	require.Equal(t, "5.14.0-stand-in", report.Facts["kernel"])
+	require.Equal(t, "5.14.0-0.el9.stand-in", report.Facts["kernel"])
 	require.Equal(t, map[string]bool{"SYS_MODULE": true, "SYS_CHROOT": true}, report.Capabilities)
 	require.Equal(t, []jsonReason{{
 		Reason: "ModuleOverridden", Subject: "xt_owner", Fix: "remove line 1 of /etc/modprobe.d/x.conf",

@@ -42,7 +42,7 @@ func TestAModprobeThatHangsIsAReasonAndSaidToBeAwaitedBefore(t *testing.T) {
 	t.Parallel()
 	// nft_counter|nf_tables would be asked for twice
 	s := newSandbox(t, smallPlan+"verify: {enabled: false}").hurried()
-	s.hit(fault{files: map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": "kernel/xt_owner.ko:\nkernel/nf_tables.ko:\nkernel/nft_counter.ko:\n"}})
+	s.hit(fault{files: map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/xt_owner.ko:\nkernel/nf_tables.ko:\nkernel/nft_counter.ko:\n"}})
 	s.write("host/stand-in/busy", "")
 	got := s.within(soon, func() result { return s.run("load") })
 	require.Regexp(t, `(?s)asking the host's modprobe, for at most 60 s: nf_tables xt_owner nft_counter\n.*ModprobeHangs: nf_tables, xt_owner, nft_counter\. Fix: `, got.log)
@@ -116,8 +116,8 @@ func TestAFIFOInThePlaceOfAFileOfTheHostHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
 		"etc/modprobe.d/x.conf", "usr/lib/modprobe.d/x.conf", "etc/modules-load.d/istio-os-init.conf", "etc/modules-load.d/x.conf", "etc/os-release",
-		"usr/lib/os-release", "lib/modules/5.14.0-stand-in/modules.dep", "lib/modules/5.14.0-stand-in/modules.builtin",
-		"sys/fs/selinux/enforce", "sys/kernel/security/lockdown", "proc/cmdline", "proc/sys/kernel/modules_disabled", "proc/1/net/ip_tables_names",
+		"usr/lib/os-release", "lib/modules/5.14.0-0.el9.stand-in/modules.dep", "lib/modules/5.14.0-0.el9.stand-in/modules.builtin",
+		"sys/fs/selinux/enforce", "sys/kernel/security/lockdown", "sys/kernel/security/lsm", "boot/config-5.14.0-0.el9.stand-in", "proc/cmdline", "proc/sys/kernel/modules_disabled", "proc/1/net/ip_tables_names",
 	} {
 		for kind, lay := range map[string]func(path string) error{
 			"FIFO": func(path string) error { return syscall.Mkfifo(path, 0o666) },
@@ -167,11 +167,11 @@ func TestLongWordsOfTheKernelLeaveReasonAndFixInTheTerminationMessage(t *testing
 	for _, values := range []string{"verify: {enabled: false}", ""} {
 		s := newSandbox(t, plan+"backend: nft\n"+values).program("pilot-agent", "echo 'error "+words+"not permitted' >&2; exit 1")
 		s.hit(fault{loadable: []string{"nf_tables", "xt_CT"}, refused: "xt_owner " + words + "\n", files: map[string]string{
-			"lib/modules/5.14.0-stand-in/modules.dep": "kernel/xt_owner.ko:\n",
+			"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/xt_owner.ko:\n",
 		}})
 		got := s.run(s.initContainers()...)
 		require.LessOrEqual(t, len(s.read("termination-log")), 3000)
-		require.Regexp(t, `^ModuleRefused: xt_owner\. Fix: see the host's kernel log \(dmesg\) for what it refused(\n|$)`, got.conclusion)
+		require.Regexp(t, `^ModuleRefused: xt_owner\. Fix: compare modinfo -F vermagic xt_owner with uname -r: the file is another kernel's(\n|$)`, got.conclusion)
 		require.Contains(t, s.json().Message, "The kernel refuses xt_owner: Exec format error")
 	}
 
@@ -188,7 +188,7 @@ func TestTenThousandFilesOfModprobeAreReadWithinFiveSeconds(t *testing.T) {
 	needNamespaces(t)
 	s := newSandbox(t, plan+"backend: nft\nverify: {enabled: false}")
 	s.hit(fault{refused: "xt_owner Invalid argument\n", files: map[string]string{
-		"lib/modules/5.14.0-stand-in/modules.dep": "kernel/xt_owner.ko:\n", "etc/modprobe.d/zz.conf": "install xt_owner /bin/false\n",
+		"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/xt_owner.ko:\n", "etc/modprobe.d/zz.conf": "install xt_owner /bin/false\n",
 	}})
 	for i := range 10_000 {
 		s.write(fmt.Sprintf("host/etc/modprobe.d/%05d-hardening-of-a-benchmark.conf", i), "install cramfs /bin/false\nblacklist cramfs\n")

@@ -59,7 +59,7 @@ func TestLoadCountsBuiltInAsLoaded(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, "modules: {base: {nft: [nf_tables, crc-t10dif-common]}}\nmesh: {dns: false}\n")
 	// RHEL compresses its modules, and a file's name may have the dash that the kernel never shows
-	s.write("host/lib/modules/5.14.0-stand-in/modules.builtin", "kernel/net/netfilter/nf_tables.ko.xz\nkernel/lib/crc-t10dif-common.ko\n")
+	s.write("host/lib/modules/5.14.0-0.el9.stand-in/modules.builtin", "kernel/net/netfilter/nf_tables.ko.xz\nkernel/lib/crc-t10dif-common.ko\n")
 	got := s.run("load")
 	require.Zero(t, got.exit, got.log)
 	require.Contains(t, got.conclusion, "built in: nf_tables crc_t10dif_common; not found: nothing")
@@ -94,7 +94,7 @@ func TestLoadGoesOnAfterANameThatFailsAndKeepsModprobesWords(t *testing.T) {
 	require.Zero(t, got.exit, "behaviour decides, not names: %s", got.log)
 	require.Equal(t, []string{"nf_tables", "xt_owner"}, s.loaded())
 	require.Equal(t, []string{
-		"xt_CT not-on-disk WARNING: Module xt_CT not found in directory /lib/modules/5.14.0-stand-in",
+		"xt_CT not-on-disk WARNING: Module xt_CT not found in directory /lib/modules/5.14.0-0.el9.stand-in",
 		"xt_CTX not-on-disk ERROR: could not insert 'xt_CTX': Operation not permitted",
 	}, s.facts("missing"))
 	require.Contains(t, got.conclusion, "not found: xt_CT xt_CTX")
@@ -118,15 +118,15 @@ func TestWithoutVerifyEveryReasonHasItsFixInTheReport(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, plan+"backend: nft\nverify: {enabled: false}")
 	s.hit(fault{loadable: []string{"nf_tables"}, refused: "xt_owner Exec format error\n", files: map[string]string{
-		"lib/modules/5.14.0-stand-in/modules.dep": "kernel/xt_owner.ko:\n",
+		"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/xt_owner.ko:\n",
 	}})
 	got := s.run("load")
 	require.Regexp(t, `^ModuleNotOnDisk: xt_CT\. Fix: dnf .*\. Also: ModuleRefused$`, got.conclusion)
 	text := s.report()
-	require.Contains(t, text, "ModuleRefused: The kernel refuses xt_owner: Exec format error.\n    Fix: see the host's kernel log (dmesg) for what it refused\n")
+	require.Contains(t, text, "ModuleRefused: The kernel refuses xt_owner: Exec format error.\n    Fix: compare modinfo -F vermagic xt_owner with uname -r: the file is another kernel's\n")
 	report := s.json()
 	require.Len(t, report.Reasons, 2)
-	require.Contains(t, report.Message, "Fix: dnf install kernel-modules-extra-5.14.0-stand-in. Also ModuleRefused: The kernel refuses xt_owner: Exec format error. Fix: see the host's kernel log (dmesg) for what it refused.")
+	require.Contains(t, report.Message, "Fix: dnf install kernel-modules-extra-5.14.0-0.el9.stand-in. Also ModuleRefused: The kernel refuses xt_owner: Exec format error. Fix: compare modinfo -F vermagic xt_owner with uname -r: the file is another kernel's.")
 }
 
 func TestLoadSaysWhenTheHostHasNoModprobe(t *testing.T) {

@@ -14,7 +14,7 @@ func TestANodeThatOthersHavePreparedIsProvenAndNothingIsLoaded(t *testing.T) {
 	t.Parallel()
 	s := newPersisting(t, smallPlan+lookOnly).program("pilot-agent", "exit 0")
 	s.write("host/proc/modules", "nf_tables 1 0 - Live 0x0\nnft_counter 1 0 - Live 0x0\n")
-	s.write("host/lib/modules/5.14.0-stand-in/modules.dep", "kernel/net/netfilter/xt_owner.ko:\n")
+	s.write("host/lib/modules/5.14.0-0.el9.stand-in/modules.dep", "kernel/net/netfilter/xt_owner.ko:\n")
 	s.write(persisted, "# owner: istio-system/istio-os-init\nnf_tables\n") // an earlier revision's, which loaded
 	got := s.run("load")
 	require.Zero(t, got.exit, got.log)
@@ -43,7 +43,7 @@ func TestANodeThatNobodyHasPreparedIsToldWhatToLoad(t *testing.T) {
 	t.Parallel()
 	const dep = "kernel/net/xt_owner.ko: kernel/net/x_tables.ko\nkernel/net/x_tables.ko:\nkernel/net/nf_tables.ko:\nkernel/net/xt_CT.ko:\n"
 	on := func(osRelease string) map[string]string {
-		return map[string]string{"lib/modules/5.14.0-stand-in/modules.dep": dep, "etc/os-release": osRelease}
+		return map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.dep": dep, "etc/os-release": osRelease}
 	}
 	with := func(name, content string) map[string]string {
 		files := on(rocky9)
@@ -63,9 +63,9 @@ func TestANodeThatNobodyHasPreparedIsToldWhatToLoad(t *testing.T) {
 		{
 			name: "one is loaded, one is not on disk",
 			files: map[string]string{
-				"lib/modules/5.14.0-stand-in/modules.dep": "kernel/net/xt_CT.ko:\n", "proc/modules": "nf_tables 1 0 - Live 0x0\n", "etc/os-release": rocky9,
+				"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/net/xt_CT.ko:\n", "proc/modules": "nf_tables 1 0 - Live 0x0\n", "etc/os-release": rocky9,
 			},
-			want: "ModuleNotOnDisk: xt_owner. Fix: dnf install kernel-modules-extra-5.14.0-stand-in. Also: ModuleNotLoaded",
+			want: "ModuleNotOnDisk: xt_owner. Fix: dnf install kernel-modules-extra-5.14.0-0.el9.stand-in. Also: ModuleNotLoaded",
 		},
 		{
 			name: "a rule hinders what one of them needs", files: with("etc/modprobe.d/x.conf", "install x_tables /bin/false\n"),

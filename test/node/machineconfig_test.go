@@ -21,9 +21,9 @@ func TestTheMachineConfigIsOneForOpenShiftAndForIgnition(t *testing.T) {
 		refused:  "xt_owner Invalid argument\n",
 		files: map[string]string{
 			"proc/modules": "xt_CT 1 0 - Live 0x0\n",
-			"lib/modules/5.14.0-stand-in/modules.dep":     "kernel/net/netfilter/xt_owner.ko:\n",
-			"lib/modules/5.14.0-stand-in/modules.builtin": "kernel/nf_tables.ko\n",
-			"usr/lib/modprobe.d/x.conf":                   "# vendor's \"own\" 100%\ninstall xt_owner /bin/false\nblacklist xt_owner\noptions nf_conntrack hashsize=1\n",
+			"lib/modules/5.14.0-0.el9.stand-in/modules.dep":     "kernel/net/netfilter/xt_owner.ko:\n",
+			"lib/modules/5.14.0-0.el9.stand-in/modules.builtin": "kernel/nf_tables.ko\n",
+			"usr/lib/modprobe.d/x.conf":                         "# vendor's \"own\" 100%\ninstall xt_owner /bin/false\nblacklist xt_owner\noptions nf_conntrack hashsize=1\n",
 		},
 	})
 	require.Zero(t, s.run("load").exit)

@@ -57,7 +57,7 @@ func (s *sandbox) left() []string {
 func TestLoadPersistsWhatTheNodeHasLoadedAndSaysWhoWroteIt(t *testing.T) {
 	t.Parallel()
 	s := newPersisting(t, "modules: {base: {nft: [nf_tables, xt_owner, nft_counter, xt_CT, no_such]}}\nmesh: {dns: false}\n")
-	s.write("host/lib/modules/5.14.0-stand-in/modules.builtin", "kernel/net/netfilter/xt_CT.ko\n")
+	s.write("host/lib/modules/5.14.0-0.el9.stand-in/modules.builtin", "kernel/net/netfilter/xt_CT.ko\n")
 	got := s.load()
 	content := s.read(persisted)
 	lines := strings.Split(strings.TrimSpace(content), "\n")

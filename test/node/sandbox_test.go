@@ -32,6 +32,7 @@ type sandbox struct {
 	env     []string
 	// before and after are shell commands that run as root in the pod's namespaces, around its containers: for mounts.
 	before, after string
+	kernel        *kernel // that the containers which exec runs have in the place of this machine's; as a rule none
 }
 
 // writers are the directories below state: a volume for each container that records an outcome.
@@ -40,26 +41,33 @@ var writers = []string{"load", "verify", "traffic", "watch"}
 // newSandbox renders the chart with values, a YAML document, and lays out a node whose kernel has no module at all.
 func newSandbox(t *testing.T, values string) *sandbox {
 	t.Helper()
+	s := newPod(t, values)
+	for _, dir := range []string{"host/usr/sbin", "host/stand-in", "host/lib/modules/5.14.0-0.el9.stand-in"} {
+		require.NoError(t, os.MkdirAll(s.path(dir), 0o755))
+	}
+	s.write("host/proc/sys/kernel/osrelease", "5.14.0-0.el9.stand-in\n")
+	modprobe, err := os.ReadFile(program(t, "modprobe-stand-in"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(s.path("host/usr/sbin/modprobe"), modprobe, 0o755))
+	return s
+}
+
+// newPod renders the chart with values and lays out the volumes of a pod on a host that has no file but those of a kernel without modules.
+func newPod(t *testing.T, values string) *sandbox {
+	t.Helper()
 	s := &sandbox{t: t, dir: t.TempDir(), objects: chart.Render(t, values)}
 	require.NoError(t, os.Chmod(filepath.Dir(s.dir), 0o755)) // for the containers that are not root
-	for _, dir := range []string{
-		"host/usr/sbin", "host/proc/sys/kernel", "host/proc/net", "host/sys", "host/stand-in", "host/lib/modules/5.14.0-stand-in", "host/etc/modules-load.d",
-		"config", "proc", "sys", "notes",
-	} {
+	for _, dir := range []string{"host/proc/sys/kernel", "host/proc/net", "host/sys", "host/etc/modules-load.d", "config", "proc", "sys", "notes"} {
 		require.NoError(t, os.MkdirAll(s.path(dir), 0o755))
 	}
 	require.NoError(t, os.Chmod(s.path("notes"), 0o777))
 	s.newState()
-	s.write("host/proc/sys/kernel/osrelease", "5.14.0-stand-in\n")
 	s.write("host/proc/modules", "")
 	s.write("termination-log", "")
 	for name, content := range s.objects.ConfigMap(t).Data {
 		s.write("config/"+name, content)
 		require.NoError(t, os.Chmod(s.path("config/"+name), 0o555)) // the volume's defaultMode
 	}
-	modprobe, err := os.ReadFile(program(t, "modprobe-stand-in"))
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(s.path("host/usr/sbin/modprobe"), modprobe, 0o755))
 	s.env = []string{
 		"PATH=" + os.Getenv("PATH"),
 		"ISTIO_OS_INIT_HOST=" + s.path("host"),
@@ -208,6 +216,9 @@ func (s *sandbox) mounts(container corev1.Container) []string {
 	if readOnly := container.SecurityContext.ReadOnlyRootFilesystem; readOnly != nil && *readOnly {
 		mounts = append(mounts, "lock /")
 	}
+	if s.kernel != nil {
+		mounts = append(mounts, "ask")
+	}
 	return mounts
 }
 
@@ -244,6 +255,9 @@ func (s *sandbox) exec(name string, command ...string) result {
 	running := exec.CommandContext(s.patience(), words[0], words[1:]...)
 	running.Env = s.env
 	running.SysProcAttr = mountNamespace()
+	if s.kernel != nil {
+		defer s.kernel.listen(running)()
+	}
 	return s.ended(running)
 }
 

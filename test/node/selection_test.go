@@ -125,7 +125,7 @@ func TestOnANodeThatIsNotSelectedNothingIsDoneAndEveryContainerSaysSo(t *testing
 
 	text := s.report()
 	require.Contains(t, text, "node stand-in can run the mesh: "+line+"\n")
-	require.Contains(t, text, "os Debian GNU/Linux 12 (bookworm); kernel 5.14.0-stand-in")
+	require.Contains(t, text, "os Debian GNU/Linux 12 (bookworm); kernel 5.14.0-0.el9.stand-in")
 	require.NotContains(t, text, "not proven")
 	report := s.json()
 	require.Equal(t, "True", report.Status)

@@ -1,12 +1,16 @@
 package render
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	securityv1 "github.com/openshift/api/security/v1"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
@@ -109,4 +113,29 @@ func TestAnSCCIsMadeOnOpenShiftUnlessAnAdministratorDoesIt(t *testing.T) {
 	own := chart.Render(t, openshift+"openshift: {scc: {create: false}}\npodAnnotations: {openshift.io/required-scc: theirs}")
 	require.Equal(t, "theirs", own.DaemonSet(t).Spec.Template.Annotations[securityv1.RequiredSCCAnnotation])
 	require.Equal(t, "theirs", own.Hooks.Job(t).Spec.Template.Annotations[securityv1.RequiredSCCAnnotation])
+}
+
+// Where helm asks no cluster. What it finds on one, test/kubernetes asks.
+func TestOnOpenShiftTheNotesNameTheAnnotationThatLiftsADefaultNodeSelector(t *testing.T) {
+	t.Parallel()
+	const note = "\nNOTE: if this cluster has a default node selector, it keeps the pods off all\nother nodes. To lift it:\n\n" +
+		"  kubectl annotate --overwrite namespace istio-system openshift.io/node-selector=\n"
+	for values, want := range map[string]bool{"": false, openshift: true, openshift + "openshift: {scc: {create: false}}": true} {
+		for _, helm := range chart.Helms {
+			require.Equal(t, want, strings.Contains(notes(t, helm, values), note), "%s: %s", helm, values)
+		}
+	}
+}
+
+// notes returns what helm prints at the end of an install, as an object: without a cluster it renders only these.
+func notes(t *testing.T, helm chart.Helm, values string) string {
+	t.Helper()
+	path := chart.Copy(t)
+	template := "kind: Notes\nnotes: {{ include (print $.Template.BasePath \"/NOTES.txt\") . | toJson }}\n"
+	require.NoError(t, os.WriteFile(filepath.Join(path, "templates", "notes.yaml"), []byte(template), 0o600))
+	manifest, err := helm.Manifest(t, path, []string{chart.ValuesFile(t, values)}, "--show-only", "templates/notes.yaml")
+	require.NoError(t, err)
+	var object struct{ Notes string }
+	require.NoError(t, yaml.Unmarshal([]byte(manifest), &object))
+	return object.Notes + "\n"
 }

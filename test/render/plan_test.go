@@ -17,7 +17,7 @@ import (
 func TestThePlanFollowsTheBackendAndTheMeshsModes(t *testing.T) {
 	t.Parallel()
 	const (
-		nft           = "nf_tables nft_compat nft_chain_nat xt_REDIRECT xt_owner xt_tcpudp xt_comment nft_counter|nf_tables"
+		nft           = "nf_tables nft_compat nft_chain_nat|nft_chain_nat_ipv4 nft_chain_nat|nft_chain_nat_ipv6 xt_REDIRECT xt_owner xt_tcpudp xt_comment nft_counter|nf_tables"
 		legacy        = "iptable_nat xt_REDIRECT|ipt_REDIRECT xt_owner|ipt_owner xt_tcpudp"
 		native        = "nf_tables nft_chain_nat nft_redir nft_counter|nf_tables"
 		onlyRedirect  = "mesh: {ipv6: false, dns: false}\n"
@@ -49,10 +49,10 @@ func TestThePlanFollowsTheBackendAndTheMeshsModes(t *testing.T) {
 		{"a vendor's suffix does not change the version", onlyRedirect + "image: {tag: 1.25.3-tetrate-v0}", legacy},
 		{"a vendor's fourth number does not change the version", onlyRedirect + "image: {tag: v1.26.6.64-g7b1d2c3-aliyun}", nft},
 		{"a vendor's build does not change the version", onlyRedirect + "image: {tag: 1.25.8-asm.27}", legacy},
-		{"a vendor's own version is unknown", onlyRedirect + "image: {tag: 3.1.0}", legacy + " nf_tables nft_compat nft_chain_nat xt_REDIRECT xt_owner xt_comment nft_counter|nf_tables"},
-		{"unknown version takes both", onlyRedirect + "image: {tag: latest}", legacy + " nf_tables nft_compat nft_chain_nat xt_REDIRECT xt_owner xt_comment nft_counter|nf_tables"},
+		{"a vendor's own version is unknown", onlyRedirect + "image: {tag: 3.1.0}", legacy + " nf_tables nft_compat nft_chain_nat|nft_chain_nat_ipv4 nft_chain_nat|nft_chain_nat_ipv6 xt_REDIRECT xt_owner xt_comment nft_counter|nf_tables"},
+		{"unknown version takes both", onlyRedirect + "image: {tag: latest}", legacy + " nf_tables nft_compat nft_chain_nat|nft_chain_nat_ipv4 nft_chain_nat|nft_chain_nat_ipv6 xt_REDIRECT xt_owner xt_comment nft_counter|nf_tables"},
 		{"a digest alone is an unknown version", onlyRedirect + "image: {digest: 'sha256:" + strings.Repeat("0", 64) + "'}",
-			legacy + " nf_tables nft_compat nft_chain_nat xt_REDIRECT xt_owner xt_comment nft_counter|nf_tables"},
+			legacy + " nf_tables nft_compat nft_chain_nat|nft_chain_nat_ipv4 nft_chain_nat|nft_chain_nat_ipv6 xt_REDIRECT xt_owner xt_comment nft_counter|nf_tables"},
 		{"modules of the user's own, dash or underscore", onlyRedirect + "modules: {extra: [br-netfilter, br_netfilter, xt_owner]}", nft + " br_netfilter"},
 		{"a list of the user's own", onlyRedirect + "modules: {base: {nft: [nf_tables]}}", "nf_tables"},
 		{"ambient adds its own", onlyRedirect + "mesh: {ipv6: false, dns: false, ambient: true}", nft + " xt_CT xt_connmark xt_mark xt_nat xt_set ip_set ip_set_hash_ip"},

@@ -66,6 +66,7 @@ func TestBadValuesAreRefusedWithWhatIsWrongWhatIsAllowedAndWhatToDo(t *testing.T
 			`global.tag 1.3 is no string, and YAML may have changed it: it reads 1.30 as the number 1.3. Allowed is a string. Quote it, e.g. global.tag: "1.31.1".`},
 		{"the mesh's tag as a whole number", `global: {tag: 20260101}`, `is no string, and YAML may have changed it`},
 		{"the mesh's tag as a list", `global: {tag: [a]}`, `global.tag [a] is no string`},
+		{"the mesh's tag as zero", `global: {tag: 0}`, `global.tag 0 is no string`},
 		{"own tag as a number", `image: {tag: 1.30}`, `at '/image/tag': got number, want string`},
 		{"label that is no string", `commonLabels: {a: 1}`, `at '/commonLabels/a': got number, want string`},
 		{"annotation that is no string", `commonAnnotations: {a: true}`, `at '/commonAnnotations/a': got boolean, want string`},

@@ -8,6 +8,10 @@
 { fact[$1] = rest(1) }
 $1 == "missing" { missing[++missed] = $2; disk[$2] = $3; says[$2] = rest(3) }
 $1 == "rule" && !(($2, $3) in rule) { rule[$2, $3] = rest(3) }
+$1 == "would" { judged = 1; if ($2 == "insmod") would[module_in($3)]; if ($2 == "builtin") would[named($3)]; if ($2 == "install" && does == "") { does = rest(2); sub(/ *$/, "", does) } }
+$1 == "gone" { gone[$2] = rest(2) }
+$1 == "unbuilt" { unbuilt[$2] = $3 " in " $4 }
+$1 == "origin" && match($0, / \/\/ #+ */) { origin[substr($0, 8, RSTART - 8)] = substr($0, RSTART + RLENGTH) }
 $1 == "needs" { needs[$2] = rest(2) }
 $1 == "module" && $3 == "loaded-now" { loaded_now = 1 }
 $1 == "capability" && $3 == "no" { no_capability = no_capability " " $2 }
@@ -27,7 +31,7 @@ function remedy(kind, words,   word, n, row, pattern, i) {
   n = split(words " *", word, " ") # the pattern * matches also if there is none
   close(ENVIRON["files"] "/remedies")
   while ((getline row < (ENVIRON["files"] "/remedies")) > 0) {
-    if (!sub("^" kind " ", "", row)) continue
+    if (!sub("^" kind " ", "", row) || (value["rpm"] == "" && row ~ /[{]rpm[}]/)) continue
     pattern = row
     sub(/ .*/, "", pattern)
     sub(/^[^ ]* /, "", row)
@@ -35,56 +39,87 @@ function remedy(kind, words,   word, n, row, pattern, i) {
   }
 }
 
-# What brings the kernel's missing modules to the node.
-function package(   base, part) {
-  if (fact["container"] != "") return "load them on the machine that runs this node as a container (" fact["container"] ")"
-  if (fact["modules-dep"] == "missing") return "depmod -a " value["kernel"]
-  # modules of others, as of DKMS, outlast the kernel's
-  if (!loaded_now && (fact["modules-dir"] == "" || fact["kernel-files"] == "0"))
-    return "reboot the node: kernel " value["kernel"] " runs, but its modules are not on disk"
-  base = value["variant"] = value["kernel"]
-  sub(/[.]64k$/, "", base)
-  sub(/[+][^+]*$/, "", base)
-  value["base"] = base
+# What it means that modules are not on disk, by the most certain evidence; sets value["meaning"] and value["mend"].
+function absent(names,   word, i, words, leaves, misses) {
+  value["variant"] = value["base"] = value["kernel"]
+  sub(/[.]64k$/, "", value["base"])
+  sub(/[+][^+]*$/, "", value["base"])
   sub(/.*[+-]/, "", value["variant"])
-  split(value["kernel"], part, ".")
-  value["version"] = part[1] "." part[2]
+  split(value["kernel"], word, ".")
+  value["version"] = word[1] "." word[2]
   value["rpm"] = remedy("kernel", value["kernel"])
-  return remedy("os", fact["image"] " " value["variant"] " " fact["os-id"] " " fact["os-like"] " " fact["os-variant"])
+  value["system"] = fact["image"] " " value["variant"] " " fact["os-id"] "/" value["kernel"] " " fact["os-id"] " " fact["os-like"] " " fact["os-variant"]
+  value["container"] = fact["container"]
+  words = split(names, word, " ")
+  for (i = 1; i <= words; i++) {
+    if (word[i] in unbuilt) leaves = leaves == "" ? unbuilt[word[i]] : leaves
+    else misses = 1
+    if (word[i] in gone) value["file"] = gone[word[i]]
+  }
+  value["option"] = leaves
+  if (fact["container"] != "") means("container", "*")
+  else if (fact["modules-dep"] == "missing" || stale) means("list", "*")
+  else if (!loaded_now && (fact["modules-dir"] == "" || fact["kernel-files"] == "0")) means("all", "*")
+  else if (value["file"] != "") means("file", value["system"])
+  else if (leaves != "" && !misses) means("unbuilt", "*")
+  else means("some", "*")
+}
+
+function means(kind, words) {
+  value["meaning"] = remedy("means", kind)
+  value["mend"] = remedy(kind, words)
+  if (value["mend"] == "") value["mend"] = remedy("os", value["system"])
 }
 
 # How the rules are lifted that keep modules from being loaded; sets value["command"] to what the first one runs instead.
 function lift(kinds, names,   word, words, kind, n, i, j, place, at, removals) {
   words = split(names, word, " ")
   n = split(kinds, kind, " ")
-  value["command"] = "nothing"
-  for (i = 1; i <= words; i++) for (j = 1; j <= n; j++) {
-    if (!((kind[j], word[i]) in rule)) continue
-    place = rule[kind[j], word[i]]
+  value["command"] = does == "" ? "nothing" : does
+  for (i = 1; i <= words; i++) {
+    place = ""
+    value["module"] = word[i]
+    for (j = 1; j <= n && place == ""; j++) if ((kind[j], word[i]) in rule) place = rule[kind[j], word[i]]
     at = index(place, " // ")
-    if (at && value["command"] == "nothing") value["command"] = substr(place, at + 4)
+    if (at && i == 1) value["command"] = substr(place, at + 4)
     if (at) place = substr(place, 1, at - 1)
-    if (sub(/^\/proc\/cmdline:/, "", place)) place = "take " word[i] " out of " place "= on the kernel's command line and reboot"
-    else if (match(place, /:[0-9]+$/)) place = "remove line " substr(place, RSTART + 1) " of " substr(place, 1, RSTART - 1)
-    removals = removals (removals == "" ? "" : "; ") place
-    break
+    if (place == "") place = "remove the line that shows in modprobe --showconfig | grep " word[i]
+    else if (sub(/^\/proc\/cmdline:/, "", place)) place = "take " word[i] " out of " place "= on the kernel's command line and reboot"
+    else place = removal(place)
+    if (index("; " removals "; ", "; " place "; ") == 0) removals = removals (removals == "" ? "" : "; ") place
   }
   return removals
 }
 
-# The module on which a rule of one of the kinds hinders a module: itself, or one that it needs.
+# How a line is removed.
+function removal(place) {
+  match(place, /:[0-9]+$/)
+  value["line"] = substr(place, RSTART + 1)
+  value["file"] = place = substr(place, 1, RSTART - 1)
+  return remedy("line", (place ~ /^\/(usr|lib)\// ? "packaged " : "") fact["os-id"] " " fact["os-variant"]) (place in origin ? " (there: " shorten(80, origin[place]) ")" : "")
+}
+
+# The module because of which modprobe would not load one: modprobe decides; without its answer the rules do.
 function ruled(kinds, name,   candidate, n, kind, k, i, j) {
   k = split(kinds, kind, " ")
   n = split(name " " needs[name], candidate, " ")
-  for (i = 1; i <= n; i++) for (j = 1; j <= k; j++) if ((kind[j], candidate[i]) in rule) return candidate[i]
+  for (i = 1; i <= n; i++) {
+    if (judged && kinds ~ /install/) {
+      if (!(candidate[i] in would)) return candidate[i]
+    } else for (j = 1; j <= k; j++) if ((kind[j], candidate[i]) in rule) return candidate[i]
+  }
 }
 
 # Why a module is not there. Sets culprit to the module that is to blame: itself, or one that it needs.
 function cause(name) {
   culprit = name
-  if (disk[name] == "not-on-disk" || (disk[name] == "unknown" && (only_looked || says[name] ~ /not found/))) return "absent"
   if (disk[name] == "monolithic") return "unexplained"
+  if (disk[name] == "not-on-disk" || (only_looked && disk[name] == "unknown") || says[name] ~ /not found in directory/) {
+    if (disk[name] == "on-disk") stale = 1
+    return "absent"
+  }
   if (fact["modules-disabled"] != "0" || no_capability != "" || fact["modprobe"] !~ /^(works|failed|not-needed|off)$/) return "not-asked"
+  if ((culprit = lost(name)) != "") return "absent"
   if ((culprit = ruled("install alias", name)) != "") return "overridden"
   if ((culprit = ruled("module_blacklist", name)) != "") return "blocklisted"
   culprit = name
@@ -97,6 +132,12 @@ function cause(name) {
     sub(/^: /, "", refusal)
   }
   return "refused"
+}
+
+# The module whose file is gone.
+function lost(name,   candidate, n, i) {
+  n = split(name " " needs[name], candidate, " ")
+  if (says[name] ~ /No such file|Unknown symbol/) for (i = 1; i <= n; i++) if (candidate[i] in gone) return candidate[i]
 }
 
 # Adds a reason about modules, if there are any.
@@ -116,11 +157,17 @@ function unavailable() {
 # By the kernel's error, and by what else is known to cause it.
 function refused(   names) {
   names = by["refused"]
+  value["module"] = names
+  sub(/^ /, "", value["module"])
+  sub(/ .*/, "", value["module"])
   value["refusal"] = refusal
   value["lockdown"] = fact["lockdown"] == "" ? "unknown" : fact["lockdown"]
+  value["lsm"] = fact["lsm"]
+  value["evidence"] = remedy("refusal", refusal)
   if (refusal ~ /(^| )Key |Required key|signature/ || (refusal ~ /not permitted/ && fact["lockdown"] ~ /^(integrity|confidentiality)$/))
     reason_for("ModuleUnsigned", names)
   else if (refusal ~ /Permission denied/ && fact["selinux"] == "enforcing") reason_for("ModuleDenied", names)
+  else if (refusal ~ /not permitted/ && fact["lsm"] != "" && fact["lsm"] !~ /loadpin|ipe/) reason_for("SeccompDenied", names)
   else reason_for("ModuleRefused", names)
 }
 
@@ -140,7 +187,7 @@ function explain(   i, all, why) {
   if (fact["modprobe"] == "hangs") reason_for("ModprobeHangs", all)
   if ("unread" in fact) reason_for("HostUnreadable", all)
   if (value["backend"] == "legacy") unavailable()
-  value["package"] = package()
+  absent(by["absent"])
   if (!("unread" in fact)) reason_for("ModuleNotOnDisk", by["absent"])
   value["removals"] = lift("install alias", by["overridden"])
   reason_for("ModuleOverridden", by["overridden"])

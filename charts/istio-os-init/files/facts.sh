@@ -6,9 +6,10 @@
 #      ISTIO_OS_INIT_HOST   where the host's root is mounted. Default /host.
 #      ISTIO_OS_INIT_PROC   where proc is mounted. Default /proc.
 # Out: "KEY VALUE" a line, the most certain first: kernel, os, os-id (none if there is no os-release, unreadable if there is one that
-#      cannot be read), os-like, os-version, os-variant, modules-disabled, kernel.modprobe, lockdown, selinux, legacy-tables (the
-#      host's own tables of iptables-legacy), service for each active one, container (the kind of one, if the host is one), image (ostree,
-#      if the host is made of one), modules-dir, modules-dep (missing, if there are modules and no list of them); then see modules.awk.
+#      cannot be read), os-like, os-version, os-variant, modules-disabled, kernel.modprobe, lockdown, lsm (the security modules), selinux,
+#      legacy-tables (the host's own tables of iptables-legacy), service for each active one, container (the kind of one, if the host is
+#      one), image (ostree, if the host is made of one), modules-dir, modules-dep (missing, if there are modules and no list of them); then
+#      see modules.awk.
 # Only regular files are read, and links lead from the host's root.
 # Sources: modprobe.d(5) for the directories and their order; os-release(5).
 set -u
@@ -82,6 +83,8 @@ kernel_facts() {
   first_line "$host/sys/kernel/security/lockdown" # "none [integrity] confidentiality"
   first=${first#*\[}
   printf 'lockdown %s\n' "${first%%\]*}"
+  first_line "$host/sys/kernel/security/lsm"
+  printf 'lsm %s\n' "$first"
   first_line "$host/sys/fs/selinux/enforce"
   case $first in 1) first=enforcing ;; 0) first=permissive ;; *) first=off ;; esac
   printf 'selinux %s\n' "$first"
@@ -110,7 +113,7 @@ host_file() {
 # The files that tell of modules, for modules.awk.
 module_files() {
   local dir file dirs=' '
-  [ -z "$modules_dir" ] || for file in dep builtin; do host_file "$modules_dir/modules.$file"; done
+  [ -z "$modules_dir" ] || for file in "$modules_dir/modules.dep" "$modules_dir/modules.builtin" "$modules_dir/config" "/boot/config-$kernel"; do host_file "$file"; done
   [ ! -f "$proc/cmdline" ] || printf '/proc/cmdline\n%s\n' "$proc/cmdline"
   for dir in /etc /run /usr/local/lib /usr/lib /lib; do
     { in_host "$dir/modprobe.d" && [ -d "$found" ]; } || continue

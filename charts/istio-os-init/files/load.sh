@@ -19,8 +19,9 @@
 #        capability SYS_MODULE|SYS_CHROOT|hostUsers yes|no           the last one only as no: the pod has a user namespace of its own
 #        module NAME loaded-now|loaded-before|built-in
 #        missing NAME on-disk|not-on-disk|unknown|monolithic MODPROBE'S WORDS   of a|b the first on disk, or a
+#        would WORDS                                                 what modprobe says that it would do for those that are on disk
 #        needs NAME MODULE...                                        what a missing one needs and what is not loaded either
-#        rule ...                                                    see modules.awk
+#        rule, origin, gone, unbuilt                                 see modules.awk
 #        backend BACKEND present|loadable|unknown|lacks NAME...
 #      On a host that is not meant there are only those of facts.sh.
 #      The node's list of modules for the next boot, and the parameters that it needs: see persist.sh.
@@ -84,7 +85,7 @@ value_of() {
 }
 
 # Sets host_facts, what facts.sh prints up to kernel-files; from them os_id, os_like and modules_dir; builtin and disk, sets of names; and
-# the lines needs and rules of what follows.
+# needs and rules, the lines before and after obstacles.
 read_host() {
   export names planned
   builtin='' disk='' modules_dir='' os_id='' os_like=''
@@ -97,8 +98,10 @@ read_host() {
   value_of os-id os_id
   os_id=${os_id:-unreadable}
   value_of os-like os_like
-  needs=${text%%"${line_break}rule "*}
+  needs=${text%%"${line_break}obstacles"*}
   rules=${text#"$needs"}
+  rules=${rules#"${line_break}obstacles"}
+  shorten 65536 "$needs" && needs=$shortened
   host_facts=${text%%"${line_break}builtin"*}
 }
 
@@ -126,11 +129,15 @@ read_loaded() {
   while read -r name _; do loaded="$loaded$name "; done <"$proc/modules"
 }
 
-# modprobe_on_host NAME...: runs the host's own modprobe on all of them at once; it goes on after one that fails. Sets
-# $modprobe, and $text to what it said. chroot's 127: no modprobe in the host's PATH (the last entry is NixOS).
-modprobe_on_host() {
+# on_host ARGUMENT...: the host's own modprobe on several modules at once; it goes on after one that fails. The last PATH is NixOS'.
+on_host() {
+  bounded "$limit" env PATH=/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin chroot "$host" modprobe -a "$@"
+}
+
+# load_on_host NAME...: sets $modprobe, and $text to what it said. chroot's 127: no modprobe in the host's PATH.
+load_on_host() {
   say "asking the host's modprobe, for at most $limit s: $*"
-  bounded "$limit" env PATH=/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin chroot "$host" modprobe -a -- "$@"
+  on_host -- "$@"
   case $? in
     0) modprobe=works ;;
     124) modprobe=hangs ;;
@@ -157,21 +164,25 @@ first_there() {
   return 1
 }
 
-# Each round tries one more alternative of the entries that no earlier alternative has satisfied; as a rule there is one round.
-# Sets errors, what modprobe has said.
+# Each round tries one more alternative of the entries that no earlier alternative has satisfied, of those on disk the first one first; as
+# a rule there is one round. Sets errors, what modprobe has said.
 # shellcheck disable=SC2086 # a list of names, each a word
 load_plan() {
-  local pending=$entries entry ask next
+  local pending='' entry ask next name
   errors='' modprobe=not-needed
+  for entry in $entries; do
+    ! first_there "$entry" "$disk$builtin" || entry=$name${entry#*"$name"}
+    pending="$pending $entry"
+  done
   while [ -n "$pending" ]; do
     ask='' next=''
     for entry in $pending; do
       in_set "${entry%%|*}" "$loaded$builtin" || ask="$ask ${entry%%|*}"
     done
     if [ -n "$ask" ]; then
-      modprobe_on_host $ask
-      shorten 65536 "$text"
-      errors="$errors$shortened$line_break"
+      load_on_host $ask
+      shorten 65536 "$errors$text"
+      errors=$shortened$line_break
       read_loaded
       [ "$modprobe" != hangs ] || return 0 # and would again
     fi
@@ -202,14 +213,13 @@ sort_plan() {
   done
 }
 
-# The words of modprobe on module $1.
-why() {
-  local words
-  while read -r words; do
-    case "$words " in *"$1"[!A-Za-z0-9_]*) printf '%s' "${words#modprobe: }" && return ;; esac
-  done <<END
-$errors
-END
+# Sets would: what the host's modprobe says that it would do for what is missing and on disk. It knows its rules best.
+# shellcheck disable=SC2086 # a list of names, each a word
+ask_why() {
+  local name ask=
+  would=
+  for name in $missing; do ! in_set "$name" "$disk" || ask="$ask $name"; done
+  case $modprobe:$ask in works:?* | failed:?*) ! on_host -D -- $ask || { shorten 65536 "answers$line_break$text" && would=$shortened; } ;; esac
 }
 
 # Bits 16 and 18 of linux/capability.h.
@@ -226,17 +236,6 @@ capability_facts() {
   # in a user namespace of its own a capability is not the host's
   { read -r key value has <"$proc/self/uid_map"; } 2>/dev/null || return 0
   [ "$key $value $has" = '0 0 4294967295' ] || echo 'capability hostUsers no'
-}
-
-# What a missing module needs and what is not loaded either.
-needs_facts() {
-  local key name others other unmet
-  printf '%s\n' "$needs" | while read -r key name others; do
-    { [ "$key" = needs ] && in_set "$name" "$missing "; } || continue
-    unmet=
-    for other in $others; do in_set "$other" "$loaded$builtin" || unmet="$unmet $other"; done
-    [ -z "$unmet" ] || printf 'needs %s%s\n' "$name" "$unmet"
-  done
 }
 
 # What each backend would find here, without trying it: that would make the kernel load what nothing needs.
@@ -257,21 +256,18 @@ backend_facts() {
 }
 
 all_facts() {
-  local name place found_out
+  local name place=monolithic
   printf '%s\nmodprobe %s\n' "$host_facts" "$modprobe"
   [ "$modprobe" = off ] || capability_facts
   for name in $newly; do printf 'module %s loaded-now\n' "$name"; done
   for name in $already; do printf 'module %s loaded-before\n' "$name"; done
   for name in $inside; do printf 'module %s built-in\n' "$name"; done
   # a kernel that has no module at all, neither loaded nor on disk: names say nothing about it
-  place=monolithic
   [ -z "${loaded# }" ] || place=unknown
   [ -z "$modules_dir" ] || place=not-on-disk
-  for name in $missing; do
-    if in_set "$name" "$disk"; then found_out=on-disk; else found_out=$place; fi
-    printf 'missing %s %s %s\n' "$name" "$found_out" "$(why "$name")"
-  done
-  needs_facts
+  # shellcheck disable=SC2097,SC2098 # the variables are what awk is given
+  [ -z "$missing" ] || missing=$missing disk=$disk place=$place loaded=$loaded$builtin needs=$needs errors=$errors would=$would \
+    awk -f "${0%/*}/missing.awk"
   backend_facts
   printf '%s\n' "${rules#"$line_break"}"
 }
@@ -304,6 +300,7 @@ loaded_before=$loaded
 modprobe=off errors=''
 [ "${ISTIO_OS_INIT_LOAD:-true}" = false ] || load_plan
 sort_plan
+ask_why
 record_facts "$(all_facts)"
 # shellcheck disable=SC2086 # a list of names
 persist $boot

@@ -31,14 +31,16 @@ $1 == "rule" {
   sub(/^rule [^ ]* [^ ]* /, "", place)
   rules = item(rules, "{" member("kind", $2) ", " member("name", $3) ", " member("where", place) ", " member("command", substr($0, at + 4)) "}")
   rule_lines = rule_lines "  rule: " rest(1) "\n"
-  if ($2 ~ /blacklist$/) warn($3 " is blocklisted (" place "): loaded by its name now, but not at boot")
+  if ($2 == "blacklist") warn($3 " is blocklisted (" place "): loaded by its name now, but not at boot")
+  else if ($2 != "module_blacklist" && outcome["status"] == "True" && $0 !~ /--ignore-install/) warn($3 " is overridden (" place "): loaded now, but not after a reboot")
 }
+$1 ~ /^(gone|unbuilt)$/ { lines = lines "  " $1 ": " rest(1) "\n" }
 $1 == "service" {
   services = item(services, quoted($2))
   active[++actives] = $2 == "firewalld" ? "firewalld is active: when it stops or reloads completely, it may unload modules (always before 1.0)" : $2 ".service is active: its rules are the host's, and do not reach into pods"
 }
 $1 == "capability" { capabilities = item(capabilities, quoted($2) ": " ($3 == "yes" ? "true" : "false")) }
-$1 !~ /^(module|missing|rule|service|capability|backend|kept|needs|)$/ && !($1 in fact) {
+$1 !~ /^(module|missing|rule|service|capability|backend|kept|needs|would|origin|)$/ && !($1 in fact) {
   facts = item(facts, member($1, rest(1)))
   fact[$1] = rest(1)
 }
@@ -60,6 +62,7 @@ function print_text(   i) {
   print "  os " fact["os"] "; kernel " fact["kernel"]
   if (reason[1] == "NotSelected") return
   print "  selinux " fact["selinux"] "; lockdown " fact["lockdown"] "; kernel.modules_disabled " fact["modules-disabled"] "; kernel.modprobe " fact["kernel.modprobe"]
+  print "  modules of the kernel on disk: " fact["kernel-files"] + 0 ", in " fact["modules-dir"] (fact["modules-dep"] == "" ? "" : ", their list is missing") (fact["container"] == "" ? "" : "; this node is a container: " fact["container"])
   print "  the host's own tables of iptables-legacy: " fact["legacy-tables"]
   print "  loaded-now:" having["loaded-now"] "\n  loaded-before:" having["loaded-before"] "\n  built-in:" having["built-in"]
   printf "%s%s", lines, rule_lines

@@ -28,6 +28,18 @@ function matches(word, pattern) {
   return word ~ "^" pattern "$"
 }
 
+# The kernel writes _ where a file's or a person's name may have -.
+function named(word) {
+  gsub(/-/, "_", word)
+  return word
+}
+
+# The name of the module in a file, empty if it is none.
+function module_in(file) {
+  sub(/.*\//, "", file)
+  return sub(/\.ko.*/, "", file) ? named(file) : ""
+}
+
 # Printable ASCII as a JSON string.
 function quoted(text) {
   gsub(/["\\]/, "\\\\&", text)

@@ -4,14 +4,21 @@
 {{- printf "%s.%s" (first .).Release.Namespace (last .) }}
 {{- end }}
 
+{{/* Whether the cluster is OpenShift; empty where not. */}}
+{{- define "istio-os-init.openshift" -}}
+{{- $global := .Values.global | default dict }}
+{{- if or (eq ($global.platform | default "") "openshift") (.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
+{{- "true" }}
+{{- end }}
+{{- end }}
+
 {{/*
 Whether there are any; empty where not. Those of uninstall exist only for its duration, so they are nothing that an administrator's
 release could make for another's.
 */}}
 {{- define "istio-os-init.scc" -}}
-{{- $global := .Values.global | default dict }}
 {{- $both := and (include "istio-os-init.namespaced" .) (include "istio-os-init.clusterScoped" .) }}
-{{- if and $both .Values.openshift.scc.create (or (eq ($global.platform | default "") "openshift") (.Capabilities.APIVersions.Has "security.openshift.io/v1")) }}
+{{- if and $both .Values.openshift.scc.create (include "istio-os-init.openshift" .) }}
 {{- "true" }}
 {{- end }}
 {{- end }}

@@ -29,7 +29,7 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- $refusals = append $refusals (printf "global.resourceScope %q is unknown: allowed are %s, as in Istio's charts. Leave it out to install everything." $scope (join ", " $scopes)) }}
 {{- end }}
 {{- $global := .Values.global | default dict }}
-{{- if not (kindIs "string" ($global.tag | default "")) }}
+{{- if not (or (kindIs "string" $global.tag) (kindIs "invalid" $global.tag)) }}
 {{- $refusals = append $refusals (printf "global.tag %v is no string, and YAML may have changed it: it reads 1.30 as the number 1.3. Allowed is a string. Quote it, e.g. global.tag: %q." $global.tag .Chart.AppVersion) }}
 {{- end }}
 {{- $policies := list "Always" "IfNotPresent" "Never" }}

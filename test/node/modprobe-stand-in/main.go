@@ -52,7 +52,7 @@ func main() {
 		}
 		dependencies, found := loadable[name]
 		if !found {
-			fmt.Fprintf(os.Stderr, "modprobe: WARNING: Module %s not found in directory /lib/modules/5.14.0-stand-in\n", name)
+			fmt.Fprintf(os.Stderr, "modprobe: WARNING: Module %s not found in directory /lib/modules/5.14.0-0.el9.stand-in\n", name)
 			failed = true
 			continue
 		}
