@@ -53,7 +53,7 @@ func TestAFieldIsRefusedThatAVersionOfKubernetesDoesNotHave(t *testing.T) {
 	}
 
 	oldest := schemas[0]
-	newer, err := chart.Manifest(t, chart.Path(), nil)
+	newer, err := chart.Manifest(t, chart.Path(), nil, "--set", "load.recursiveReadOnly=true")
 	require.NoError(t, err)
 	require.ErrorContains(t, oldest.Check(newer), "recursiveReadOnly: field not declared in schema")
 	policy, err := chart.Manifest(t, chart.Path(), []string{chart.Scenario("signals")})
