@@ -83,7 +83,7 @@ func TestTheReportOfFiveHundredRandomHostsIsJSON(t *testing.T) {
 	// as data of outcome.sh cleans what is read, and print_outcome prints it
 	got := s.exec("watch", "/bin/sh", "-c", `. "${0%/*}/outcome.sh"; cd `+s.path("notes")+`
 		clean <all | awk '$1 == "HOST" { close(file); file = $2 ".host"; next } { print >file }'
-		for host in *.host; do in_form json <"$host" >"$host.json"; done`, s.path("config/report"))
+		for host in *.host; do in_form "report --json" <"$host" >"$host.json"; done`, s.path("config/report"))
 	require.Zero(t, got.exit, got.log)
 	require.Empty(t, got.log)
 	for i := range count {
