@@ -11,7 +11,7 @@ up: ## a kind cluster with a VM worker, the chart installed and a verdict on eve
 	@scripts/lab/up
 
 .PHONY: node
-node: ## a VM worker in that cluster, with a kernel of its own: KERNEL=bullseye|bookworm|trixie|sid
+node: ## a VM worker in that cluster: KERNEL=bullseye|bookworm|trixie|sid RUNTIME=containerd|crio SELINUX=off|enforcing
 	@scripts/lab/node
 
 .PHONY: status
