@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
@@ -117,23 +118,27 @@ func (vm *VM) Reboot() {
 // Runtime returns the name and version of the node's container runtime, as the node itself reports.
 func (vm *VM) Runtime() string {
 	vm.t.Helper()
-	node, err := Client(vm.t).CoreV1().Nodes().Get(vm.t.Context(), vm.Name, metav1.GetOptions{})
-	require.NoError(vm.t, err)
-	return strings.ReplaceAll(node.Status.NodeInfo.ContainerRuntimeVersion, "://", " ")
+	return strings.ReplaceAll(vm.node().Status.NodeInfo.ContainerRuntimeVersion, "://", " ")
 }
 
 // MountsReadOnlyRecursively tells whether the node's container runtime can make a mount read only with all that is mounted
 // below it, as the node itself reports.
 func (vm *VM) MountsReadOnlyRecursively() bool {
 	vm.t.Helper()
-	node, err := Client(vm.t).CoreV1().Nodes().Get(vm.t.Context(), vm.Name, metav1.GetOptions{})
-	require.NoError(vm.t, err)
-	for _, handler := range node.Status.RuntimeHandlers {
+	for _, handler := range vm.node().Status.RuntimeHandlers {
 		if handler.Name == "" && handler.Features != nil && handler.Features.RecursiveReadOnlyMounts != nil {
 			return *handler.Features.RecursiveReadOnlyMounts
 		}
 	}
 	return false
+}
+
+// node returns the VM's object, as the API has it now.
+func (vm *VM) node() *corev1.Node {
+	vm.t.Helper()
+	node, err := Client(vm.t).CoreV1().Nodes().Get(vm.t.Context(), vm.Name, metav1.GetOptions{})
+	require.NoError(vm.t, err)
+	return node
 }
 
 // Modules returns the names in the VM's /proc/modules.
