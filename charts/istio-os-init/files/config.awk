@@ -9,10 +9,7 @@
 
 $1 == "module" && $3 != "built-in" || $1 == "missing" && $3 ~ /^(on-disk|unknown)$/ { to_load[++loads] = $2 }
 $1 == "missing" && $3 == "not-on-disk" { absent = item(absent, $2) }
-$1 == "rule" {
-  at = index($0 " // ", " // ")
-  place = substr($0, 1, at - 1)
-  sub(/^rule [^ ]* [^ ]* /, "", place)
+$1 == "rule" { # place is report.awk's
   line = "# " place " keeps " $3 " from being loaded at boot: remove " (place ~ /^\/proc\// ? $3 " there" : "that line") ".\n"
   lines_of_rules = lines_of_rules line
   if (place ~ /^\/proc\//) parameters = parameters line
