@@ -13,13 +13,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
@@ -105,187 +102,20 @@ func TestATaintedNodeTakesNoWorkloadUntilItIsProvenAndTheNodeSaysWhy(t *testing.
 		require.Equal(t, proven.LastTransitionTime, now.LastTransitionTime)
 	})
 
+	t.Run("the page's command removes what nobody keeps", func(t *testing.T) {
+		page, err := os.ReadFile(filepath.Join(chart.Path(), "docs", "signals.md"))
+		require.NoError(t, err)
+		command := regexp.MustCompile("(?m)^kubectl patch node NODE .*$").FindString(string(page))
+		require.NotEmpty(t, condition(t, node).Type)
+		lab.Shell(t, strings.ReplaceAll(command, "NODE", node))
+		require.Empty(t, condition(t, node).Type)
+	})
+
 	t.Run("uninstall leaves no condition and no right", func(t *testing.T) {
 		require.Regexp(t, `IstioReady is removed from (\d+) of (\d+) nodes\n`, release.UninstallSays())
 		require.Empty(t, condition(t, node).Type)
 		requireNothingClusterWide(t, release)
 	})
-}
-
-func TestATokenOfOneNodesPodIsGoodForThatNodesConditionAndTaintOnly(t *testing.T) {
-	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade(signals))
-	release.WaitReady()
-	client, own, other := lab.Client(t), lab.Nodes(t)[0], lab.Nodes(t)[1]
-	foreign := corev1.Taint{Key: "example.com/foreign", Effect: corev1.TaintEffectPreferNoSchedule}
-	setTaints(t, client, own, func(now []corev1.Taint) []corev1.Taint { return append(now, foreign) })
-	t.Cleanup(func() {
-		setTaints(t, client, own, func(now []corev1.Taint) []corev1.Taint {
-			return slices.DeleteFunc(now, func(taint corev1.Taint) bool { return taint.Key == foreign.Key })
-		})
-	})
-	release.WaitFor("the policy is not in force", func() bool {
-		policy, err := client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(t.Context(), "istio-os-init-"+release.Namespace, metav1.GetOptions{})
-		require.NoError(t, err)
-		return policy.Status.ObservedGeneration == policy.Generation && policy.Status.TypeChecking != nil
-	})
-	policy, err := client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(t.Context(), "istio-os-init-"+release.Namespace, metav1.GetOptions{})
-	require.NoError(t, err)
-	require.Empty(t, policy.Status.TypeChecking.ExpressionWarnings)
-
-	token := release.ExecIn(own, "signal", "cat", "/var/run/secrets/kubernetes.io/serviceaccount/token")
-	pod := bearer(t, token)
-	status := func(conditions string) string { return `{"status":{"conditions":[` + conditions + `]}}` }
-	long := func(field string, length int) string {
-		return status(`{"type":"IstioReady","status":"True","` + field + `":"` + strings.Repeat("x", length) + `"}`)
-	}
-	added := func(count int) string {
-		return "[" + strings.Repeat(`{"op":"add","path":"/status/conditions/-","value":{"type":"IstioReady","status":"True"}},`, count-1) +
-			`{"op":"add","path":"/status/conditions/-","value":{"type":"IstioReady","status":"True"}}]`
-	}
-	manager := release.Namespace + "/istio-os-init"
-	const bounds = "may write one condition IstioReady, with status True, False or Unknown, a reason of 128 and a message of 1024 characters at most"
-	for _, row := range []struct {
-		name, node, subresource, patch, denied string
-	}{
-		{"its node's condition", own, "status", status(`{"type":"IstioReady","status":"True","message":"by the token"}`), ""},
-		{"nothing at all", own, "status", `{}`, ""},
-		{"the longest message", own, "status", long("message", 1024), ""},
-		{"a message by which the node becomes too large to be written", own, "status", long("message", 1_500_000), bounds},
-		{"a message of one character too many", own, "status", long("message", 1025), bounds},
-		{"a reason of one character too many", own, "status", long("reason", 129), bounds},
-		{"a status that is none", own, "status", status(`{"type":"IstioReady","status":"` + strings.Repeat("x", 100_000) + `"}`), bounds},
-		{"two conditions of the type", own, "status", added(2), bounds},
-		{"5,000 conditions of the type", own, "status", added(5000), bounds},
-		{"another node's condition", other, "status", status(`{"type":"IstioReady","status":"False"}`), "may change only the node that its pod runs on"},
-		{"another node's taints", other, "", `{"spec":{"taints":[]}}`, "may change only the node that its pod runs on"},
-		{"another condition", own, "status", status(`{"type":"Ready","status":"False"}`), "may change no condition but IstioReady"},
-		{"another condition removed", own, "status", status(`{"type":"DiskPressure","$patch":"delete"}`), "may change no condition but IstioReady"},
-		{"capacity", own, "status", `{"status":{"capacity":{"cpu":"1"}}}`, "may change nothing of a node's status but its conditions"},
-		{"a new field of the status", own, "status", `{"status":{"volumesInUse":["x"]}}`, "may change nothing of a node's status but its conditions"},
-		{"a label", own, "", `{"metadata":{"labels":{"a":"b"}}}`, "may not change a node's metadata"},
-		{"a label by the status", own, "status", `{"metadata":{"labels":{"a":"b"}}}`, "may not change a node's metadata"},
-		{"an annotation by the status", own, "status", `{"metadata":{"annotations":{"a":"b"}}}`, "may not change a node's metadata"},
-		{"unschedulable", own, "", `{"spec":{"unschedulable":true}}`, "may change nothing of a node's spec but its taints"},
-		{"a foreign taint added", own, "", `{"spec":{"taints":[{"key":"example.com/foreign","effect":"PreferNoSchedule"},{"key":"x","effect":"NoSchedule"}]}}`, "may change no taint"},
-		{"a foreign taint removed", own, "", `{"spec":{"taints":[]}}`, "may change no taint"},
-		{"our taint added", own, "", `{"spec":{"taints":[{"key":"example.com/foreign","effect":"PreferNoSchedule"},{"key":"` + ourTaint + `","effect":"NoExecute"}]}}`, "may change no taint"},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			kind := types.StrategicMergePatchType
-			if strings.HasPrefix(row.patch, "[") {
-				kind = types.JSONPatchType
-			}
-			requireDenied(t, patchNode(t, pod, manager, row.node, kind, row.patch, row.subresource), row.denied)
-		})
-	}
-
-	t.Run("under the names of many field managers, each of which the node would remember", func(t *testing.T) {
-		for _, name := range []string{"", "another"} {
-			requireDenied(t, patchNode(t, pod, name, own, types.StrategicMergePatchType, `{}`, "status"), "may write only as field manager "+manager)
-		}
-	})
-
-	t.Run("what RBAC does not give", func(t *testing.T) {
-		for what, err := range map[string]error{
-			"delete a node": pod.CoreV1().Nodes().Delete(t.Context(), own, metav1.DeleteOptions{DryRun: []string{"All"}}),
-			"list nodes":    second(pod.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})),
-			"list pods":     second(pod.CoreV1().Pods(release.Namespace).List(t.Context(), metav1.ListOptions{})),
-			"list secrets":  second(pod.CoreV1().Secrets(release.Namespace).List(t.Context(), metav1.ListOptions{})),
-		} {
-			require.True(t, apierrors.IsForbidden(err), "%s: %v", what, err)
-		}
-	})
-
-	t.Run("the page's command removes what nobody keeps", func(t *testing.T) {
-		page, err := os.ReadFile(filepath.Join(chart.Path(), "docs", "signals.md"))
-		require.NoError(t, err)
-		command := regexp.MustCompile("(?m)^kubectl patch node NODE .*$").FindString(string(page))
-		require.NotEmpty(t, condition(t, own).Type)
-		lab.Shell(t, strings.ReplaceAll(command, "NODE", own))
-		require.Empty(t, condition(t, own).Type)
-	})
-
-	t.Run("a token of the same account that is bound to no pod", func(t *testing.T) {
-		unbound, err := client.CoreV1().ServiceAccounts(release.Namespace).CreateToken(t.Context(), chart.Release, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-		require.NoError(t, err)
-		requireDenied(t, patchNode(t, bearer(t, unbound.Status.Token), manager, own, types.StrategicMergePatchType, `{}`, "status"), "may change only the node that its pod runs on")
-	})
-}
-
-// Its token exists only while helm uninstall runs, and is not bound to a node.
-func TestTheTokenOfUninstallIsGoodForTheRemovalOfConditionsOnly(t *testing.T) {
-	release := lab.NewRelease(t)
-	release.CreateNamespace()
-	client, node := lab.Client(t), lab.Nodes(t)[0]
-	hooks := chart.Render(t, "signals: {nodeCondition: {enabled: true}}", "--namespace", release.Namespace).Hooks
-	ctx := context.WithoutCancel(t.Context())
-	account, err := client.CoreV1().ServiceAccounts(release.Namespace).Create(ctx, &hooks.ServiceAccounts[0], metav1.CreateOptions{})
-	require.NoError(t, err)
-	_, err = client.RbacV1().ClusterRoles().Create(ctx, &hooks.ClusterRoles[0], metav1.CreateOptions{})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		_ = client.RbacV1().ClusterRoles().Delete(ctx, hooks.ClusterRoles[0].Name, metav1.DeleteOptions{})
-	})
-	_, err = client.RbacV1().ClusterRoleBindings().Create(ctx, &hooks.ClusterRoleBindings[0], metav1.CreateOptions{})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		_ = client.RbacV1().ClusterRoleBindings().Delete(ctx, hooks.ClusterRoleBindings[0].Name, metav1.DeleteOptions{})
-	})
-	policies, bindings := client.AdmissionregistrationV1().ValidatingAdmissionPolicies(), client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
-	_, err = policies.Create(ctx, &hooks.Policies[0], metav1.CreateOptions{})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = policies.Delete(ctx, hooks.Policies[0].Name, metav1.DeleteOptions{}) })
-	_, err = bindings.Create(ctx, &hooks.PolicyBindings[0], metav1.CreateOptions{})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = bindings.Delete(ctx, hooks.PolicyBindings[0].Name, metav1.DeleteOptions{}) })
-	token, err := client.CoreV1().ServiceAccounts(release.Namespace).CreateToken(ctx, account.Name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	require.NoError(t, err)
-
-	manager := release.Namespace + "/istio-os-init"
-	written := []byte(`{"apiVersion":"v1","kind":"Node","status":{"conditions":[{"type":"IstioReady","status":"True"}]}}`)
-	_, err = client.CoreV1().Nodes().Patch(ctx, node, types.ApplyPatchType, written, metav1.PatchOptions{FieldManager: manager, Force: new(true)}, "status")
-	require.NoError(t, err)
-	uninstall := bearer(t, token.Status.Token)
-	release.WaitFor("the policy is not in force", func() bool {
-		return patchNode(t, uninstall, "x", node, types.StrategicMergePatchType, `{}`, "status") != nil
-	})
-	for name, row := range map[string][2]string{
-		"a condition of ours":       {`{"status":{"conditions":[{"type":"IstioReady","status":"False"}]}}`, "may only remove the condition IstioReady"},
-		"another condition":         {`{"status":{"conditions":[{"type":"Ready","status":"False"}]}}`, "may change no condition but IstioReady"},
-		"another condition removed": {`{"status":{"conditions":[{"type":"DiskPressure","$patch":"delete"}]}}`, "may change no condition but IstioReady"},
-		"a label":                   {`{"metadata":{"labels":{"a":"b"}}}`, "may not change a node's metadata"},
-		"capacity":                  {`{"status":{"capacity":{"cpu":"1"}}}`, "may change nothing of a node's status but its conditions"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			requireDenied(t, patchNode(t, uninstall, manager, node, types.StrategicMergePatchType, row[0], "status"), row[1])
-		})
-	}
-	require.EqualValues(t, "True", condition(t, node).Status)
-	require.NoError(t, patchNode(t, uninstall, manager, node, types.ApplyPatchType, `{"apiVersion":"v1","kind":"Node"}`, "status"))
-	require.Empty(t, condition(t, node).Type)
-}
-
-// patchNode patches a node as a field manager, "" for none.
-func patchNode(t *testing.T, client *kubernetes.Clientset, manager, node string, kind types.PatchType, patch, subresource string) error {
-	t.Helper()
-	var subresources []string
-	if subresource != "" {
-		subresources = []string{subresource}
-	}
-	_, err := client.CoreV1().Nodes().Patch(t.Context(), node, kind, []byte(patch), metav1.PatchOptions{FieldManager: manager}, subresources...)
-	return err
-}
-
-// requireDenied requires that the policy denied a patch with this message; "": that it did not.
-func requireDenied(t *testing.T, err error, message string) {
-	t.Helper()
-	if message == "" {
-		require.NoError(t, err)
-		return
-	}
-	require.True(t, apierrors.IsInvalid(err), "%v", err)
-	require.ErrorContains(t, err, "denied request: "+message)
 }
 
 // A release that is uninstalled must not remove what another has written.
@@ -306,8 +136,6 @@ func TestUninstallForgetsOnlyTheConditionsOfTheRelease(t *testing.T) {
 	releases[1].Uninstall()
 	require.Empty(t, condition(t, nodes[1]).Type)
 }
-
-func second[T any](_ T, err error) error { return err }
 
 // worker is a node that shares this machine's kernel and takes workload.
 func worker(t *testing.T) string {
@@ -372,16 +200,6 @@ func startWorkload(t *testing.T, release *lab.Release, node string) string {
 	created, err := lab.Client(t).CoreV1().Pods(release.Namespace).Create(t.Context(), pod, metav1.CreateOptions{})
 	require.NoError(t, err)
 	return created.Name
-}
-
-// bearer returns a client that has nothing but a token.
-func bearer(t *testing.T, token string) *kubernetes.Clientset {
-	t.Helper()
-	config := rest.AnonymousClientConfig(lab.Config(t))
-	config.BearerToken = token
-	client, err := kubernetes.NewForConfig(config)
-	require.NoError(t, err)
-	return client
 }
 
 // requireNothingClusterWide requires that nothing of a release is left that has no namespace.

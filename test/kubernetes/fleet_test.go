@@ -31,19 +31,25 @@ func (p *plane) addFleet(ctx context.Context) error {
 	room := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("16Gi"), corev1.ResourcePods: resource.MustParse("110")}
 	for minor := oldest; minor <= p.minor; minor++ {
 		one := node{fmt.Sprintf("kubelet-1-%d", minor), minor}
+		object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: one.name, Labels: map[string]string{corev1.LabelOSStable: "linux", corev1.LabelHostname: one.name}}}
+		// Its status comes as a kubelet's does, by an update: the API server then knows the writer of each field.
+		created, err := p.client.CoreV1().Nodes().Create(ctx, object, metav1.CreateOptions{})
+		if err != nil {
+			return err
+		}
 		now := metav1.Now()
-		object := &corev1.Node{
-			ObjectMeta: metav1.ObjectMeta{Name: one.name, Labels: map[string]string{corev1.LabelOSStable: "linux", corev1.LabelHostname: one.name}},
-			Status: corev1.NodeStatus{
-				Capacity: room, Allocatable: room, NodeInfo: corev1.NodeSystemInfo{KubeletVersion: fmt.Sprintf("v1.%d.0", minor), OperatingSystem: "linux"},
-				Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "Simulated", LastHeartbeatTime: now, LastTransitionTime: now}},
+		created.Status = corev1.NodeStatus{
+			Capacity: room, Allocatable: room, NodeInfo: corev1.NodeSystemInfo{KubeletVersion: fmt.Sprintf("v1.%d.0", minor), OperatingSystem: "linux"},
+			Conditions: []corev1.NodeCondition{
+				{Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse, Reason: "Simulated", LastHeartbeatTime: now, LastTransitionTime: now},
+				{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "Simulated", LastHeartbeatTime: now, LastTransitionTime: now},
 			},
 		}
 		// What the scheduler looks at since 1.36. An older kubelet declares nothing.
 		if minor >= 36 {
-			object.Status.DeclaredFeatures = []string{restartAll}
+			created.Status.DeclaredFeatures = []string{restartAll}
 		}
-		if _, err := p.client.CoreV1().Nodes().Create(ctx, object, metav1.CreateOptions{}); err != nil {
+		if _, err := p.client.CoreV1().Nodes().UpdateStatus(ctx, created, metav1.UpdateOptions{}); err != nil {
 			return err
 		}
 		// The API server taints what is new, and nothing here removes that.
