@@ -15,20 +15,23 @@ func TestMakeUpProvesEveryNodeAndIsANoOpTheSecondTime(t *testing.T) {
 	// it would repair what other tests unload
 	defer func() { _, _ = lab.TryShell(t, "helm uninstall istio-os-init --namespace istio-system --wait") }()
 	cure := regexp.MustCompile(`(?m)^istio-os-init-vm: load has loaded .*xt_owner.*, which istio-init needs`)
+	up := false
 	t.Run("on a node whose modules are not loaded it says what load has loaded", func(t *testing.T) {
 		vm := lab.TheVM(t)
 		_, _ = lab.TryShell(t, "helm uninstall istio-os-init --namespace istio-system --wait")
 		vm.Unload()
 		said := lab.Shell(t, "make up")
+		requireTable(t, said)
+		up = true
 		require.Regexp(t, cure, said)
 		if vm.SELinux() {
 			require.Regexp(t, `(?m)^`+vm.Name+` .* cri-o \S+ +enforcing +\S+ +Ready`, said)
 			require.Regexp(t, `(?m)^`+vm.Name+`: before the chart: .*unable to initialize table 'nat'; the cause: avc: denied { module_request } .*:container_t:`, said)
 		}
 	})
-	first := lab.Shell(t, "make up")
-	requireTable(t, first)
-
+	if !up { // this host can have no VM
+		requireTable(t, lab.Shell(t, "make up"))
+	}
 	start := time.Now()
 	second := lab.Shell(t, "make up")
 	took := time.Since(start)
