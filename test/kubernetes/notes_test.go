@@ -1,9 +1,12 @@
 package kubernetes
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
@@ -32,5 +35,46 @@ func TestOnOpenShiftTheNotesWarnOfTheNamespacesNodeSelector(t *testing.T) {
 		}
 		require.Contains(t, notes, row.want)
 		require.Contains(t, notes, remedy)
+	}
+}
+
+// The controller counts a node without a Ready pod against maxUnavailable, proven or not before.
+func TestTheNotesOfAnUpgradeSayThatUnprovenNodesStopIt(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	const namespace = "unproven"
+	p.install(t, namespace, "")
+	notes := func(values string) string {
+		output, err := p.helm(t, namespace, "upgrade", "--dry-run=server", "--values", chart.ValuesFile(t, values), chart.Release, chart.Path())
+		require.NoError(t, err, output)
+		return output
+	}
+	pod := p.rolledOut(t, namespace)[p.nodes[0].name]
+	require.NotContains(t, notes(""), "cannot run the mesh before")
+
+	for i := range pod.Status.Conditions {
+		pod.Status.Conditions[i].Status = corev1.ConditionFalse
+	}
+	_, err := p.client.CoreV1().Pods(namespace).UpdateStatus(t.Context(), &pod, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	require.NoError(t, eventually(t.Context(), func() bool {
+		daemonSet, err := p.client.AppsV1().DaemonSets(namespace).Get(t.Context(), chart.Release, metav1.GetOptions{})
+		require.NoError(t, err)
+		return daemonSet.Status.NumberUnavailable == 1
+	}), "the controller does not count the pod as unavailable")
+	for values, want := range map[string]string{
+		"": fmt.Sprintf("WARNING: 1 of %d nodes cannot run the mesh before this upgrade.", len(p.nodes)),
+		"updateStrategy: {rollingUpdate: {maxUnavailable: 1}}":   "maxUnavailable=2",
+		"updateStrategy: {rollingUpdate: {maxUnavailable: 25%}}": "if fewer than 1 nodes remain so (updateStrategy.rollingUpdate.maxUnavailable is 25%)",
+		"updateStrategy: {rollingUpdate: {maxUnavailable: 26%}}": "",
+		"updateStrategy: {rollingUpdate: {maxUnavailable: 2}}":   "",
+		"updateStrategy: {type: OnDelete, rollingUpdate: null}":  "",
+	} {
+		said := notes(values)
+		if want == "" {
+			require.NotContains(t, said, "cannot run the mesh before", values)
+			continue
+		}
+		require.Contains(t, said, want, values)
 	}
 }
