@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -87,6 +88,10 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 	if vm.SELinux() {
 		denial = "SELinux" // of nfnetlink here; of iptable_nat once something has loaded ip_tables
 		require.Regexp(t, `avc: +denied +{ module_request } for .* kmod="net-pf-16-proto-12" .*scontext=\w+:\w+:container_t:`, strings.Join(vm.Denials(mark), "\n"))
+		page, err := os.ReadFile(filepath.Join(chart.Path(), "docs", "selinux.md"))
+		require.NoError(t, err)
+		commands := regexp.MustCompile("(?s)```sh\n(.*?)```").FindSubmatch(page)
+		require.Regexp(t, `(?s)^Enforcing\n.*denied +{ module_request }`, vm.Run(string(commands[1])), "what the page says how to tell")
 	}
 	var rows []string
 	for _, c := range all {
