@@ -26,10 +26,11 @@ var others = map[string]bool{"security.openshift.io": true, "monitoring.coreos.c
 func TestTheAPIServerTakesEveryScenarioStrictly(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	p.namespace(t, chart.Namespace, nil)
+	const namespace = "scenarios"
+	p.namespace(t, namespace, nil)
 	taken, refused := 0, 0
 	for _, scenario := range chart.Scenarios(t) {
-		manifest, err := chart.Manifest(t, chart.Path(), []string{chart.Scenario(scenario)}, "--kube-version", p.version)
+		manifest, err := chart.Manifest(t, chart.Path(), []string{chart.Scenario(scenario)}, "--kube-version", p.version, "--namespace", namespace)
 		if scenario == "signals" && !p.policies() {
 			require.ErrorContains(t, err, "need Kubernetes 1.30 or later, and this is v"+p.version)
 			refused++

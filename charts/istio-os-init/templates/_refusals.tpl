@@ -123,6 +123,14 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- $refusals = append $refusals (printf "signals.nodeReadinessRule.enforcementMode %q is unknown: allowed are %s. Set bootstrap-only to hold back new nodes only." $rule.enforcementMode (join ", " $modes)) }}
 {{- end }}
 {{- end }}
+{{- /* Nothing where helm asks no cluster. Another selector: that of the DaemonSet which is copied from page to page under our name. */}}
+{{- if include "istio-os-init.namespaced" . }}
+{{- $name := include "istio-os-init.fullname" . }}
+{{- $selector := lookup "apps/v1" "DaemonSet" .Release.Namespace $name | dig "spec" "selector" "matchLabels" dict }}
+{{- if and $selector (ne (toJson $selector) (include "istio-os-init.selectorLabels" . | fromYaml | toJson)) }}
+{{- $refusals = append $refusals (printf "DaemonSet %s in namespace %s is not of this release, e.g. the copied one: allowed is to replace none. Remove it, which unloads no module: kubectl --namespace %s delete daemonset %s" $name .Release.Namespace .Release.Namespace $name) }}
+{{- end }}
+{{- end }}
 {{- with $refusals }}
 {{- fail (printf "\n\nistio-os-init refuses these values:\n- %s\n" (join "\n- " .)) }}
 {{- end }}
