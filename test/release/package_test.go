@@ -53,10 +53,10 @@ func TestTwoClonesMakeTheSamePackage(t *testing.T) {
 		require.NoError(t, err, output)
 		return repository(dir)
 	}
-	packed := func(r repository) []byte {
-		content, err := os.ReadFile(r.pack(t)[0])
-		require.NoError(t, err)
-		return content
+	packed := func(r repository) [2]string {
+		made := r.pack(t)
+		require.Len(t, made, 2, "the package and its bill of materials")
+		return [2]string{read(t, made[0]), read(t, made[1])}
 	}
 	first := packed(clone("022"))
 	time.Sleep(time.Second) // that which the times in a package are given in
@@ -83,7 +83,7 @@ func TestASignedPackageIsVerifiedAndATamperedOneIsRefused(t *testing.T) {
 	ours, others := newKey(t, "one phrase"), newKey(t, "")
 	r := newRepository(t)
 	made := r.pack(t, "CHART_SIGNING_KEY="+ours.secret, "CHART_SIGNING_PASSPHRASE=one phrase")
-	require.Len(t, made, 2)
+	require.Len(t, made, 3)
 	require.Equal(t, made[0]+".prov", made[1])
 
 	plain, err := os.ReadFile(r.pack(t)[0])
@@ -91,7 +91,7 @@ func TestASignedPackageIsVerifiedAndATamperedOneIsRefused(t *testing.T) {
 	signed, err := os.ReadFile(made[0])
 	require.NoError(t, err)
 	require.Equal(t, plain, signed, "a signature changes nothing in the package")
-	require.Len(t, r.pack(t, "CHART_SIGNING_KEY="+others.secret), 2, "a key without a passphrase")
+	require.Len(t, r.pack(t, "CHART_SIGNING_KEY="+others.secret), 3, "a key without a passphrase")
 
 	output, err := r.run(t, []string{"CHART_SIGNING_KEY=" + ours.secret, "CHART_SIGNING_PASSPHRASE=another"}, "scripts/package", t.TempDir())
 	require.Error(t, err, output)
@@ -149,6 +149,14 @@ func newKey(t *testing.T, passphrase string) key {
 	public := filepath.Join(home, "public.gpg")
 	require.NoError(t, os.WriteFile(public, gpg("--export"), 0o600))
 	return key{string(gpg("--armor", "--export-secret-keys")), public}
+}
+
+// read returns a file's content.
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(content)
 }
 
 // contents returns the paths in a package, without the chart's name before them.
