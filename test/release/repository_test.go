@@ -34,7 +34,7 @@ func newRepository(t *testing.T) repository {
 		r.write(t, file, string(content))
 		require.NoError(t, os.Chmod(r.path(file), info.Mode()))
 	}
-	r.git(t, "init", "--quiet")
+	r.git(t, "init", "--quiet", "--initial-branch=main")
 	r.commit(t)
 	return r
 }
@@ -60,6 +60,21 @@ func (r repository) commit(t *testing.T) {
 	t.Helper()
 	r.git(t, "add", "--all")
 	r.git(t, "-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false", "commit", "--quiet", "--message", "test")
+}
+
+// clone clones the repository as it is now: main of the clone's origin.
+func (r repository) clone(t *testing.T) repository {
+	t.Helper()
+	dir := t.TempDir()
+	r.git(t, "clone", "--quiet", ".", dir)
+	return repository(dir)
+}
+
+// trust makes a key the one that signs releases.
+func (r repository) trust(t *testing.T, key key) {
+	t.Helper()
+	r.write(t, "signing-key.asc", key.armored)
+	r.commit(t)
 }
 
 func (r repository) git(t *testing.T, args ...string) {
