@@ -120,6 +120,7 @@ func TestOnlyACommitOfMainIsReleased(t *testing.T) {
 
 func TestTheWorkflowsCommandsMakeASignedReleaseInARegistry(t *testing.T) {
 	t.Parallel()
+	needJq(t)
 	key := newKey(t, "one phrase")
 	origin := newRepository(t)
 	origin.trust(t, key)
@@ -161,7 +162,22 @@ func TestTheWorkflowsCommandsMakeASignedReleaseInARegistry(t *testing.T) {
 	_ = response.Body.Close()
 	require.Equal(t, http.StatusOK, response.StatusCode)
 
+	push := func() (string, error) {
+		return clone.run(t, nil, "scripts/push", "oci://"+address+"/charts", "--plain-http")
+	}
+	output, err := push()
+	require.NoError(t, err, output)
+	require.Equal(t, "digest="+digest+"\n", output, "the job is run again")
+
+	clone.replace(t, filepath.Join(chartDir, "values.yaml"), "backend: auto", "backend: legacy")
+	clone.commit(t)
+	output, err = clone.run(t, nil, "make", "package")
+	require.NoError(t, err, output)
+	output, err = push()
+	require.Error(t, err)
+	require.Contains(t, output, "error: oci://"+address+"/charts has another istio-os-init-"+version(t)+".tgz")
+
 	require.NoError(t, os.RemoveAll(clone.path(".package")))
-	output, err := clone.run(t, nil, "scripts/push", "oci://"+address+"/charts", "--plain-http")
+	output, err = push()
 	require.Error(t, err, "no package: %s", output)
 }
