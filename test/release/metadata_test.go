@@ -23,7 +23,7 @@ type metadata struct {
 	Annotations map[string]string `json:"annotations"`
 }
 
-func read(t *testing.T) metadata {
+func chartMetadata(t *testing.T) metadata {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(chart.Path(), "Chart.yaml"))
 	require.NoError(t, err)
@@ -34,13 +34,13 @@ func read(t *testing.T) metadata {
 
 func version(t *testing.T) string {
 	t.Helper()
-	return read(t).Version
+	return chartMetadata(t).Version
 }
 
 // The format is https://artifacthub.io/docs/topics/annotations/helm: what it does not know, Artifact Hub passes over in silence.
 func TestTheAnnotationsAreWhatArtifactHubReads(t *testing.T) {
 	t.Parallel()
-	data := read(t)
+	data := chartMetadata(t)
 	for name, value := range data.Annotations {
 		switch name {
 		case "artifacthub.io/category":
@@ -84,7 +84,7 @@ func TestTheImagesOfTheAnnotationAreThoseOfTheDefaultRendering(t *testing.T) {
 		rendered[container.Image] = true
 	}
 	annotated := map[string]bool{}
-	for _, image := range list[struct{ Name, Image string }](t, read(t).Annotations["artifacthub.io/images"]) {
+	for _, image := range list[struct{ Name, Image string }](t, chartMetadata(t).Annotations["artifacthub.io/images"]) {
 		annotated[image.Image] = true
 	}
 	require.Equal(t, rendered, annotated)

@@ -17,6 +17,7 @@ func TestAReleaseIsPushedToAndHadFromAnOCIRegistry(t *testing.T) {
 	t.Parallel()
 	key := newKey(t, "")
 	r := newRepository(t)
+	r.trust(t, key)
 	made := r.pack(t, "CHART_SIGNING_KEY="+key.secret)
 	charts := "oci://" + registry(t) + "/charts"
 	output, err := r.run(t, nil, chart.Tool(t, "helm4"), "push", "--plain-http", made[0], charts)

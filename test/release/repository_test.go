@@ -34,7 +34,7 @@ func newRepository(t *testing.T) repository {
 		r.write(t, file, string(content))
 		require.NoError(t, os.Chmod(r.path(file), info.Mode()))
 	}
-	r.git(t, "init", "--quiet")
+	r.git(t, "init", "--quiet", "--initial-branch=main")
 	r.commit(t)
 	return r
 }
@@ -62,6 +62,21 @@ func (r repository) commit(t *testing.T) {
 	r.git(t, "-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false", "commit", "--quiet", "--message", "test")
 }
 
+// clone clones the repository as it is now: main of the clone's origin.
+func (r repository) clone(t *testing.T) repository {
+	t.Helper()
+	dir := t.TempDir()
+	r.git(t, "clone", "--quiet", ".", dir)
+	return repository(dir)
+}
+
+// trust makes a key the one that signs releases.
+func (r repository) trust(t *testing.T, key key) {
+	t.Helper()
+	r.write(t, "ci/signing-key.asc", key.armored)
+	r.commit(t)
+}
+
 func (r repository) git(t *testing.T, args ...string) {
 	t.Helper()
 	output, err := r.run(t, nil, "git", args...)
@@ -81,6 +96,7 @@ func (r repository) run(t *testing.T, env []string, command string, args ...stri
 // pack runs scripts/package and returns the paths of what it made.
 func (r repository) pack(t *testing.T, env ...string) []string {
 	t.Helper()
+	needJq(t)
 	to := t.TempDir()
 	// of a tool that is built first its standard error tells
 	output, err := r.run(t, env, "sh", "-c", `scripts/package "$0" 2>"$0.log" || { cat "$0.log"; exit 1; }`, to)
@@ -89,4 +105,12 @@ func (r repository) pack(t *testing.T, env ...string) []string {
 	require.NoError(t, err)
 	require.ElementsMatch(t, made, strings.Fields(output))
 	return made
+}
+
+// needJq skips the test if there is no jq, without which scripts/package refuses to work.
+func needJq(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("jq"); err != nil {
+		t.Skip("NOT PROVEN: that the chart can be packaged, since there is no jq. Debian: apt-get install jq; make test installs it as root.")
+	}
 }

@@ -52,11 +52,13 @@ func TestAChartThatDiffersFromItsReleaseNeedsAHigherVersion(t *testing.T) {
 
 func TestATagThatIsNotTheVersionsOrHasNoNotesIsNotReleased(t *testing.T) {
 	t.Parallel()
-	r := newRepository(t)
+	r, key := newRepository(t), newKey(t, "")
+	r.trust(t, key)
 	notes, err := r.run(t, nil, "scripts/release-notes", "v"+version(t))
 	require.NoError(t, err, notes)
 	require.Regexp(t, `^### Added\n\n- A DaemonSet that `, notes)
 	require.NotContains(t, notes, "\n## ")
+	require.Contains(t, notes, "The key `"+key.fingerprint+"` signs this release.")
 
 	output, err := r.run(t, nil, "scripts/release-notes", "v9.9.9")
 	require.Error(t, err)
