@@ -61,9 +61,10 @@ base
 {{/* What each backend would need for the mesh's modes: one a line, its name and its entries. For the report: nothing of it is loaded. */}}
 {{- define "istio-os-init.needs" -}}
 {{- $lines := list }}
+{{- $groups := include "istio-os-init.groups" . | splitList " " }}
 {{- range $backend := list "nft" "legacy" "native-nft" }}
 {{- $entries := list }}
-{{- range include "istio-os-init.groups" $ | splitList " " }}
+{{- range $groups }}
 {{- $entries = concat $entries (index $.Values.modules . $backend) }}
 {{- end }}
 {{- /* the kernel writes _ where a file's name may have - */}}
