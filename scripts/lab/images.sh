@@ -134,7 +134,7 @@ choose_mesh_image() {
       ;;
   esac
 
-  say "mesh image: stand-in for proxyv2, built from Istio's own istio-iptables ($reason)"
+  say "mesh image: stand-in for proxyv2, built from Istio's own pilot-agent ($reason)"
   stand_in
 }
 
@@ -150,7 +150,7 @@ stand_in() {
   if ! docker image inspect "$stand_in" >/dev/null 2>&1; then
     say "mesh image: 1/2 Debian root (first time: about half a minute)"
     debian_root ci/proxyv2-stand-in/packages || die "no Debian root for the stand-in; is Debian's archive reachable?"
-    say "mesh image: 2/2 $stand_in (first time: half a minute)"
+    say "mesh image: 2/2 $stand_in (first time: minutes, for Istio's pilot-agent)"
     logged stand-in "$root/scripts/lab/build-stand-in" "$stand_in" "$made/root.tar" ||
       die "the stand-in could not be built; is Go's module proxy reachable (go env GOPROXY)?"
   fi

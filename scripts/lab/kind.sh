@@ -145,7 +145,7 @@ write_values() {
     echo "{} # the chart's own image, $mesh_image, is pulled by the nodes" >"$values.new"
   else
     cat >"$values.new" <<VALUES
-# stand-in for proxyv2, built from Istio's own istio-iptables; $mesh_because
+# stand-in for proxyv2, built from Istio's own pilot-agent; $mesh_because
 image:
   hub: ${mesh_image%/*}
   name: proxyv2-stand-in

@@ -45,7 +45,7 @@ func cells(t *testing.T, node string) []cell {
 	var all []cell
 	for i, backend := range []string{"nft", "legacy", "native-nft"} {
 		for j, mode := range []struct{ name, mesh, env string }{
-			{name: "IPv6", mesh: "{dns: false, ipv6: true}", env: "ISTIO_DUAL_STACK"},
+			{name: "IPv6", mesh: "{dns: false, dualStack: true}", env: "ISTIO_DUAL_STACK"},
 			{name: "TPROXY", mesh: "{dns: false, ipv6: false, tproxy: true}"},
 			{name: "REDIRECT+DNS", mesh: "{dns: true, ipv6: false}"},
 			{name: "REDIRECT", mesh: "{dns: false, ipv6: false}"}, // what every other test has

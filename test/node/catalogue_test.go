@@ -138,6 +138,7 @@ func TestEveryReasonIsGivenWithoutAHole(t *testing.T) {
 		"TrafficNotRedirected": inPod("backend: nft", `case $* in *--run-validation*) exit 126 ;; esac`, "traffic", "load", "verify", "verify-traffic"),
 		"TrafficHangs":         inPod("backend: nft", `case $* in *--run-validation*) exec sleep 60 ;; esac`, "traffic", "load", "verify", "verify-traffic"),
 		"RulesHang":            inPod("backend: nft", "exec sleep 60", "verify", "load", "verify"),
+		"BackendMismatch":      inPod("backend: nft", "echo 'Running iptables restore with: iptables-legacy-restore'", "verify", "load", "verify"),
 		"RulesRejected": func(t *testing.T) (*sandbox, string) {
 			s := newSandbox(t, plan+"backend: nft").program("pilot-agent", refuses).loadable("nf_tables", "xt_owner", "xt_CT")
 			s.run("load", "verify")

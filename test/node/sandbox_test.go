@@ -442,7 +442,7 @@ func need(t *testing.T, programs ...string) {
 	}
 }
 
-// withIstio puts Istio's own istio-iptables on the PATH, as pilot-agent, built from the lab's stand-in for proxyv2, and lets
+// withIstio puts Istio's own pilot-agent on the PATH, that of the lab's stand-in for proxyv2, and lets
 // the scripts see the sandbox's own proc. Its rules name uid 1337, which the kernel refuses ("Invalid argument") in a user
 // namespace that has no such user.
 func (s *sandbox) withIstio() *sandbox {

@@ -3,6 +3,7 @@ package node
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -25,6 +26,8 @@ func TestVerifyProvesEachBackendAndMode(t *testing.T) {
 		{"legacy", "backend: legacy", "legacy"},
 		{"legacy TPROXY", "{backend: legacy, mesh: {tproxy: true}}", "legacy"},
 		{"native-nft", "backend: native-nft", "native-nft"},
+		{"a host of istio-cni", "mesh: {cni: true}", "nft"},
+		{"a host of istio-cni with legacy", "{backend: legacy, mesh: {cni: true}}", "legacy"},
 		{"native-nft TPROXY", "{backend: native-nft, mesh: {tproxy: true}}", "native-nft"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -59,30 +62,63 @@ func (s *sandbox) verify() result {
 	return s.run("verify")
 }
 
-func TestVerifyProvesIPv6WhereThePodHasAnAddress(t *testing.T) {
+func TestVerifyProvesTheFamiliesThatTheMeshRedirects(t *testing.T) {
 	t.Parallel()
-	const global = "20010db8000000000000000000000001 02 40 00 80 eth0\n"
-	const linkLocal = "fe80000000000000000000000000abcd 02 40 20 80 eth0\n"
+	const ipv6, noIPv4 = "ip -6 address add 2001:db8::1/128 dev lo", "ip address del 192.0.2.1/32 dev lo"
 	for _, row := range []struct {
-		name      string
-		values    string
-		addresses string
-		want      bool
+		name, values, addresses string
+		ipv4, ipv6              bool
 	}{
-		{"a global address", "", linkLocal + global, true},
-		{"a link-local address only", "", linkLocal, false},
-		{"no address", "", "", false},
-		{"a mesh without IPv6", "mesh: {ipv6: false}", global, false},
+		{"a pod with IPv4", "", "", true, false},
+		{"a pod with IPv4 in a dual-stack mesh", "mesh: {dualStack: true}", "", true, false},
+		{"a pod with both", "", ipv6, true, false},
+		{"a pod with both in a dual-stack mesh", "mesh: {dualStack: true}", ipv6, true, true},
+		{"a pod with IPv6 alone", "", ipv6 + "\n" + noIPv4, true, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			s := newSandbox(t, row.values).withIstio()
-			s.write("host/proc/net/if_inet6", row.addresses)
+			s.before = row.addresses
+			s.after = "echo IPv4; iptables-nft -t nat -S OUTPUT; echo IPv6; ip6tables-nft -t nat -S OUTPUT"
 			got := s.verify()
-			require.Zero(t, got.exit, got.log)
-			require.Contains(t, got.log, "DUAL_STACK="+map[bool]string{true: "true", false: "false"}[row.want])
+			require.Equal(t, "Unknown RulesApplied", s.outcome("verify").says(), got.log)
+			_, rules, _ := strings.Cut(got.log, "\nIPv4\n")
+			ipv4, ipv6, _ := strings.Cut(rules, "\nIPv6\n")
+			require.Equal(t, row.ipv4, strings.Contains(ipv4, "-j ISTIO_OUTPUT"), got.log)
+			require.Equal(t, row.ipv6, strings.Contains(ipv6, "-j ISTIO_OUTPUT"), got.log)
 		})
 	}
+}
+
+func TestVerifyProvesThatInvalidPacketsAreDropped(t *testing.T) {
+	t.Parallel()
+	for backend, look := range map[string]string{
+		"nft":        "iptables-nft -t mangle -S PREROUTING",
+		"legacy":     "iptables-legacy -t mangle -S PREROUTING",
+		"native-nft": "nft list ruleset",
+	} {
+		t.Run(backend, func(t *testing.T) {
+			t.Parallel()
+			s := newSandbox(t, "{backend: "+backend+", mesh: {dropInvalid: true}}").withIstio()
+			s.after = "echo in place:; " + look
+			got := s.verify()
+			require.Equal(t, "Unknown RulesApplied", s.outcome("verify").says(), got.log)
+			_, inPlace, _ := strings.Cut(got.log, "\nin place:\n")
+			require.Regexp(t, `(--ctstate INVALID -j ISTIO_DROP|ct state invalid)`, inPlace, got.log)
+		})
+	}
+}
+
+// Before FORCE_IPTABLES_BINARY, or where a node has not what auto expects.
+func TestABackendThatThePlanDoesNotServeIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, "").withIstio().imageWith("legacy").program("iptables-nft-save", "exit 1")
+	got := s.verify()
+	require.Equal(t, "False BackendMismatch", s.outcome("verify").says(), got.log)
+	require.Equal(t, "BackendMismatch: legacy. Fix: set backend=legacy", got.conclusion)
+	require.Contains(t, s.outcome("verify").message, "Istio uses legacy on this node, and the plan serves nft: ")
+	require.Equal(t, map[string]string{"legacy": "works"}, s.outcome("verify").backends)
+	require.Equal(t, 1, newSandbox(t, "").withIstio().imageWith("legacy").program("iptables-nft-save", "exit 1").run(helmTest).exit)
 }
 
 // The negative control: real rules that this kernel refuses, with the kernel's own words.

@@ -40,7 +40,15 @@ func TestThePlanFollowsTheBackendAndTheMeshsModes(t *testing.T) {
 		{"the mesh's own native-nft", onlyRedirect + "global: {nativeNftables: true}", native},
 		{"an explicit backend wins over the mesh's native-nft", onlyRedirect + "backend: nft\nglobal: {nativeNftables: true}", nft},
 		{"native-nft with DNS capture and TPROXY", "mesh: {tproxy: true}\nbackend: native-nft", native + " nft_ct nft_tproxy"},
-		{"an explicit backend wins over the version", onlyRedirect + legacyVersion + "backend: nft", nft},
+		{"an explicit backend wins over the version", onlyRedirect + "image: {tag: 1.26.0}\nbackend: legacy", legacy},
+		{"istio-cni runs the host's iptables, whatever the version", "mesh: {ipv6: false, dns: false, cni: true}\n" + legacyVersion, nft},
+		{"istio-cni of an unknown version too", "mesh: {ipv6: false, dns: false, cni: true}\nimage: {tag: latest}", nft},
+		{"the mesh's own native-nft is istio-cni's too", "mesh: {ipv6: false, dns: false, cni: true}\nglobal: {nativeNftables: true}", native},
+		{"a host of istio-cni that has legacy alone", "mesh: {ipv6: false, dns: false, cni: true}\nbackend: legacy", legacy},
+		{"INVALID_DROP with nft", "mesh: {ipv6: false, dns: false, dropInvalid: true}", nft + " xt_conntrack"},
+		{"INVALID_DROP with legacy", "mesh: {ipv6: false, dns: false, dropInvalid: true}\n" + legacyVersion, legacy + " iptable_mangle xt_conntrack"},
+		{"INVALID_DROP with native-nft", "mesh: {ipv6: false, dns: false, dropInvalid: true}\nbackend: native-nft", native + " nft_ct"},
+		{"a dual-stack mesh needs what IPv6 needs", "mesh: {dns: false, dualStack: true}\n" + legacyVersion, legacy + " ip6table_nat ip6table_mangle ip6table_raw"},
 		{"the mesh's tag counts", onlyRedirect + "global: {tag: 1.16.1}", legacy},
 		{"first version with nft", onlyRedirect + "image: {tag: 1.26.0}", nft},
 		{"development builds count as their version", onlyRedirect + "image: {tag: 1.26-alpha.0f2c}", nft},
@@ -89,22 +97,6 @@ func TestVerifyRunsIstioInitsCommandWithTheMeshsSettings(t *testing.T) {
 			require.Equal(t, objects.Container(t, "verify").Args, objects.Container(t, "verify-traffic").Args)
 		})
 	}
-}
-
-func TestAnExplicitIptablesBackendIsForcedOnIstio(t *testing.T) {
-	t.Parallel()
-	for backend, want := range map[string]string{"auto": "", "native-nft": "", "nft": "nft", "legacy": "legacy"} {
-		t.Run(backend, func(t *testing.T) {
-			t.Parallel()
-			require.Equal(t, want, env(chart.Render(t, "backend: "+backend).Container(t, "verify"))["FORCE_IPTABLES_BINARY"])
-		})
-	}
-}
-
-func TestIPv6IsProvenWhereTheMeshHasIt(t *testing.T) {
-	t.Parallel()
-	require.Equal(t, "true", env(chart.Render(t, "").Container(t, "verify"))["ISTIO_OS_INIT_IPV6"])
-	require.Equal(t, "false", env(chart.Render(t, "mesh: {ipv6: false}").Container(t, "verify"))["ISTIO_OS_INIT_IPV6"])
 }
 
 func TestWithoutVerifyTheNamesDecide(t *testing.T) {

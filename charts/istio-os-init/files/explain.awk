@@ -173,7 +173,6 @@ function refused(   names) {
 
 function explain(   i, all, why) {
   value["kernel"] = fact["kernel"] == "" ? "unknown" : fact["kernel"]
-  value["backend"] = ENVIRON["backend"]
   only_looked = fact["modprobe"] == "off"
   for (i = 1; i <= missed; i++) {
     all = all " " missing[i]

@@ -5,6 +5,7 @@
 # For explain.awk: add(NAME, SUBJECT) adds a reason; in a text, {name} stands for value["name"].
 
 BEGIN {
+  value["backend"] = ENVIRON["backend"]
   while ((getline row < (ENVIRON["files"] "/reasons")) > 0) {
     $0 = row
     if ($1 == "reason") entry = $2

@@ -4,10 +4,9 @@
 #
 # In:  "$@"                     the arguments that istio-init gives to `pilot-agent istio-iptables`.
 #      ISTIO_OS_INIT_BACKENDS   what the plan serves: nft, legacy, native-nft, or several with commas.
-#      ISTIO_OS_INIT_IPV6       true: prove IPv6 too if the pod has an IPv6 address. Default false.
+#      ISTIO_OS_INIT_CNI        true: istio-cni programs the pods, with the host's iptables. Default false.
 #      ISTIO_OS_INIT_TEST       true: the pod of helm test, which has no load, and fails if the rules are refused. Default false.
-#      ISTIO_OS_INIT_PROC       where proc is mounted. Default /proc.
-#      FORCE_IPTABLES_BINARY    read by Istio: legacy or nft.
+#      FORCE_IPTABLES_BINARY    read by Istio: legacy or nft. So are ISTIO_DUAL_STACK and INVALID_DROP.
 # Out: the outcome (outcome.sh): RulesApplied, which verify-traffic has to complete, or why they do not apply. Its lines
 #      "backend NAME works|refused|lacks ..." say what is known of each backend.
 # Exit: 0, whatever was found out: watch holds the verdict. With ISTIO_OS_INIT_TEST: 1 if the rules are refused.
@@ -16,17 +15,31 @@ own=verify
 . "${0%/*}/outcome.sh"
 end_at_once "$@"
 
-proc=${ISTIO_OS_INIT_PROC:-/proc}
 backends=${ISTIO_OS_INIT_BACKENDS:-}
+cni=${ISTIO_OS_INIT_CNI:-false}
 test=${ISTIO_OS_INIT_TEST:-false}
+shims='' used=''
 limit=60
 
-# An address of scope 00 is global; Istio applies IPv6 rules to an IPv4 pod only in dual-stack mode.
-has_ipv6() {
-  local scope
-  [ -r "$proc/net/if_inet6" ] || return 1
-  while read -r _ _ _ scope _; do [ "$scope" = 00 ] && return 0; done <"$proc/net/if_inet6"
-  return 1
+# hide KIND: iptables-KIND fails when Istio asks it for the rules in place, so Istio does not choose it. What stands in its place lies in
+# this container's own file system, where no other container writes.
+hide() {
+  local save
+  [ -n "$shims" ] || { shims=$(mktemp -d) && PATH=$shims:$PATH; } || return 0
+  for save in "iptables-$1-save" "ip6tables-$1-save"; do
+    printf '#!/bin/sh\nexit 1\n' >"$shims/$save" && chmod +x "$shims/$save"
+  done
+}
+
+# as_on_host KIND: Istio finds what istio-cni finds on a host with iptables-KIND only: the plain names are iptables-KIND's too. An Istio
+# before 1.28 cannot be asked for a backend. The programs are the image's: nothing of the host is mounted here.
+as_on_host() {
+  local name part other=nft
+  [ "$1" != nft ] || other=legacy
+  hide "$other"
+  for name in iptables ip6tables; do
+    for part in '' -save -restore; do ln -sf "$(command -v "$name-$1$part")" "$shims/$name$part"; done
+  done
 }
 
 # The backend, from Istio's own log: "Running iptables restore with: iptables-nft-restore and the following input".
@@ -47,6 +60,7 @@ words() {
   line=$(printf '%s\n' "$log" | grep -m 1 -E "$known" || printf '%s\n' "$log" | grep -m 1 ' error ')
   case $line in *[0-9]Z' '*' '*) line=${line#*Z } line=${line#* } ;; esac
   line=${line#Command error: }
+  line=${line#Command error output: } # before Istio 1.25
   line=${line##*exit status [0-9] }
   printf '%.500s' "${line#out: }"
 }
@@ -70,13 +84,13 @@ try() {
   esac >/dev/null 2>&1
 }
 
-# other_backends: adds to $backends_found what is known of each backend that the plan does not serve. One whose modules are not
+# other_backends: adds to $backends_found what is known of each backend that neither the plan serves nor Istio has used. One whose modules are not
 # there is not tried: the kernel would load what nothing needs.
 other_backends() {
   local key backend found_out
   while read -r key backend found_out; do
     [ "$key" = backend ] || continue
-    case ,$backends, in *",$backend,"*) continue ;; esac
+    case ,$backends,$used, in *",$backend,"*) continue ;; esac
     case $found_out in
       present | unknown)
         try "$backend"
@@ -90,19 +104,27 @@ $facts
 END
 }
 
-# clean_slate: a second start in the same pod proves as much as a mesh pod's first: without the rules that are in place, and
-# without the table that Istio's own probe of iptables-legacy has left behind, by which it would now choose legacy. What stands
-# in for that probe lies in this container's own file system, where no other container writes.
-clean_slate() {
-  local save shims
-  if [ "${FORCE_IPTABLES_BINARY:-}" != legacy ] && shims=$(mktemp -d); then
-    for save in iptables-legacy-save ip6tables-legacy-save; do
-      printf '#!/bin/sh\nexit 1\n' >"$shims/$save" && chmod +x "$shims/$save"
+# flush: removes the rules and chains of every table of the pod's network namespace. Only tables that are there are touched.
+flush() {
+  local program table
+  for program in iptables ip6tables; do
+    for table in $(timeout 10 "$program-save" 2>/dev/null | sed -n 's/^\*//p'); do
+      timeout 10 "$program" -t "$table" -F && timeout 10 "$program" -t "$table" -X
     done
-    PATH=$shims:$PATH
-  fi
+  done
+}
+
+# clean_slate: a second start in the same pod proves as much as a mesh pod's first: without the rules that are in place, and
+# without the table that Istio's own probe of iptables-legacy has left behind, by which it would now choose legacy. Before 1.24 Istio
+# knows no CLEANUP_ONLY and would apply the rules once more; its istio-clean-iptables leaves chains behind (seen: 1.23).
+clean_slate() {
+  [ "$cni" = true ] || [ "${FORCE_IPTABLES_BINARY:-}" = legacy ] || hide legacy
   say "removing the rules of this container's last start, for at most $limit s"
-  CLEANUP_ONLY=true bounded "$limit" pilot-agent istio-iptables "$@"
+  bounded 10 pilot-agent istio-iptables --help
+  case $text in
+    *--cleanup-only*) CLEANUP_ONLY=true bounded "$limit" pilot-agent istio-iptables "$@" ;;
+    *) flush ;;
+  esac
 }
 
 # begin: ends this container if load has decided already, or could record nothing. Records that rules are being applied, after
@@ -124,10 +146,8 @@ begin() {
   conclude Applying "$backends" || exit 0
 }
 
+case $cni:$backends in true:nft | true:legacy) as_on_host "$backends" ;; esac
 begin "$@"
-if [ "${ISTIO_OS_INIT_IPV6:-false}" = true ] && has_ipv6; then
-  export ISTIO_DUAL_STACK="${ISTIO_DUAL_STACK:-true}"
-fi
 say "applying istio-init's rules, for at most $limit s"
 bounded "$limit" pilot-agent istio-iptables "$@"
 code=$?
@@ -137,7 +157,10 @@ if [ "$code" -eq 0 ]; then
   used=$(backend_used "$@")
   backends_found="backend $used works$line_break"
   other_backends
-  conclude RulesApplied "$used" || :
+  case ,$backends, in
+    *",$used,"*) conclude RulesApplied "$used" ;;
+    *) conclude BackendMismatch "$used" ;;
+  esac || :
 elif [ "$code" -eq 124 ]; then
   conclude RulesHang "$backends" || :
 else

@@ -1,7 +1,8 @@
 {{/*
 The backends that the plan serves, comma-separated.
 auto is what istio-init does: iptables-legacy before Istio 1.26; from 1.26 on iptables-nft wherever it is usable in a new
-network namespace (tools/istio-iptables/pkg/dependencies); both where the version is unknown.
+network namespace (tools/istio-iptables/pkg/dependencies); both where the version is unknown. istio-cni runs the host's iptables, whatever
+its version: on the RHEL family iptables-nft from RHEL 8 on.
 */}}
 {{- define "istio-os-init.backends" -}}
 {{- $global := .Values.global | default dict }}
@@ -10,6 +11,8 @@ network namespace (tools/istio-iptables/pkg/dependencies); both where the versio
 {{- .Values.backend }}
 {{- else if $global.nativeNftables }}
 {{- "native-nft" }}
+{{- else if .Values.mesh.cni }}
+{{- "nft" }}
 {{- else if not $version }}
 {{- "legacy,nft" }}
 {{- else if semverCompare "<1.26-0" $version }}
@@ -19,18 +22,20 @@ network namespace (tools/istio-iptables/pkg/dependencies); both where the versio
 {{- end }}
 {{- end }}
 
+{{/* The groups of modules that the mesh's modes need, in the order of values.yaml, with spaces. */}}
+{{- define "istio-os-init.groups" -}}
+base
+{{- range list "ipv6" "tproxy" "dns" "dropInvalid" "ambient" }}
+{{- if index $.Values.mesh . }} {{ . }}{{ end }}
+{{- end }}
+{{- end }}
+
 {{/* The plan: one module a line, alternatives by |, # for comments. A module is named once, where it is first needed. */}}
 {{- define "istio-os-init.plan" -}}
 {{- $backends := splitList "," (include "istio-os-init.backends" .) }}
 {{- $seen := list }}
 {{- $lines := list }}
-{{- $groups := list "base" }}
-{{- range list "ipv6" "tproxy" "dns" "ambient" }}
-{{- if index $.Values.mesh . }}
-{{- $groups = append $groups . }}
-{{- end }}
-{{- end }}
-{{- range $group := append $groups "extra" }}
+{{- range $group := append (include "istio-os-init.groups" . | splitList " ") "extra" }}
 {{- range $backend := eq $group "extra" | ternary (list "") $backends }}
 {{- $entries := index $.Values.modules $group }}
 {{- if $backend }}
@@ -56,12 +61,11 @@ network namespace (tools/istio-iptables/pkg/dependencies); both where the versio
 {{/* What each backend would need for the mesh's modes: one a line, its name and its entries. For the report: nothing of it is loaded. */}}
 {{- define "istio-os-init.needs" -}}
 {{- $lines := list }}
+{{- $groups := include "istio-os-init.groups" . | splitList " " }}
 {{- range $backend := list "nft" "legacy" "native-nft" }}
 {{- $entries := list }}
-{{- range list "base" "ipv6" "tproxy" "dns" "ambient" }}
-{{- if or (eq . "base") (index $.Values.mesh .) }}
+{{- range $groups }}
 {{- $entries = concat $entries (index $.Values.modules . $backend) }}
-{{- end }}
 {{- end }}
 {{- /* the kernel writes _ where a file's name may have - */}}
 {{- $lines = append $lines (printf "%s %s" $backend (uniq $entries | join " " | replace "-" "_")) }}

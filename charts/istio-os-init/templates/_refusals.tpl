@@ -14,6 +14,14 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- $refusals = append $refusals (printf "backend native-nft needs Istio 1.27 or later, and the image tag %q is Istio %s. Set backend=auto without global.nativeNftables, or use an image of Istio 1.27 or later." $tag $version) }}
 {{- end }}
 {{- end }}
+{{- if and (eq .Values.backend "nft") $version (not .Values.mesh.cni) }}
+{{- if semverCompare "<1.26-0" $version }}
+{{- $refusals = append $refusals (printf "backend nft is not what Istio %s of the image tag %q uses: it runs the image's iptables, which is iptables-legacy, and obeys FORCE_IPTABLES_BINARY only from 1.28 on. Set backend=auto, or mesh.cni=true if istio-cni programs the pods." $version $tag) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.mesh.dualStack (not .Values.mesh.ipv6) }}
+{{- $refusals = append $refusals "mesh.dualStack needs mesh.ipv6, and mesh.ipv6 is false: allowed are both, mesh.ipv6 alone, and neither. Set mesh.ipv6=true, or mesh.dualStack=false." }}
+{{- end }}
 {{- $presets := list "all" "openshift" "rhel-nfd" }}
 {{- if not (has .Values.nodes.preset $presets) }}
 {{- $refusals = append $refusals (printf "nodes.preset %q is unknown: allowed are %s. Set nodes.preset=all and choose nodes with nodeSelector or affinity." .Values.nodes.preset (join ", " $presets)) }}
@@ -83,14 +91,16 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- $refusals = append $refusals (printf "repair %q is no longer a value: allowed is repair.enabled, true or false. Set repair.enabled=%t%s." (toString .Values.repair) (ne (toString .Values.repair) "never") (eq (toString .Values.repair) "never" | ternary " to leave a pod that is not proven as it is" " to prove again after a drift and after a failed proof")) }}
 {{- end }}
 {{- /* what the pods' containers, their scripts or Kubernetes set: another value would prove another mesh, or send the token elsewhere */}}
-{{- $set := list "PATH" "CLEANUP_ONLY" }}
-{{- if has .Values.backend (list "nft" "legacy") }}
-{{- $set = append $set "FORCE_IPTABLES_BINARY" }}
+{{- $instead := dict "ISTIO_DUAL_STACK" "mesh.dualStack" "INVALID_DROP" "mesh.dropInvalid" }}
+{{- if or (has .Values.backend (list "nft" "legacy")) .Values.mesh.cni }}
+{{- $instead = set $instead "FORCE_IPTABLES_BINARY" "backend" }}
 {{- end }}
 {{- $names := list }}
 {{- range .Values.extraEnv }}
-{{- if or (has .name $set) (hasPrefix "ISTIO_OS_INIT_" .name) (hasPrefix "KUBERNETES_" .name) }}
-{{- $refusals = append $refusals (printf "extraEnv: the name %q is set by the chart or by Kubernetes: allowed is any name but PATH, CLEANUP_ONLY, ISTIO_OS_INIT_*, KUBERNETES_*, and with backend nft or legacy FORCE_IPTABLES_BINARY. Remove the entry." .name) }}
+{{- if hasKey $instead .name }}
+{{- $refusals = append $refusals (printf "extraEnv: %q decides which modules a node needs: allowed is the value %s, which sets it. Remove the entry, and set %s." .name (get $instead .name) (get $instead .name)) }}
+{{- else if or (has .name (list "PATH" "CLEANUP_ONLY")) (hasPrefix "ISTIO_OS_INIT_" .name) (hasPrefix "KUBERNETES_" .name) }}
+{{- $refusals = append $refusals (printf "extraEnv: the name %q is set by the chart or by Kubernetes: allowed is any name but PATH, CLEANUP_ONLY, ISTIO_OS_INIT_* and KUBERNETES_*. Remove the entry." .name) }}
 {{- else if has .name $names }}
 {{- $refusals = append $refusals (printf "extraEnv: the name %q is given twice: allowed is each name once. Remove one of the entries." .name) }}
 {{- end }}

@@ -1,4 +1,23 @@
 {{- /*
+What the mesh says to istio-init by its proxyMetadata, and the values to verify: NAME=VALUE, with spaces. Istio obeys
+FORCE_IPTABLES_BINARY from 1.28 on; istio-cni's plugin, which runs the host's iptables, never.
+*/}}
+{{- define "istio-os-init.proxyMetadata" -}}
+{{- $variables := list }}
+{{- if .Values.mesh.dualStack }}
+{{- $variables = append $variables "ISTIO_DUAL_STACK=true" }}
+{{- end }}
+{{- if .Values.mesh.dropInvalid }}
+{{- $variables = append $variables "INVALID_DROP=true" }}
+{{- end }}
+{{- $version := include "istio-os-init.istioVersion" . | default "1.28" }}
+{{- if and (has .Values.backend (list "nft" "legacy")) (not .Values.mesh.cni) (semverCompare ">=1.28-0" $version) }}
+{{- $variables = append $variables (printf "FORCE_IPTABLES_BINARY=%s" .Values.backend) }}
+{{- end }}
+{{- join " " $variables }}
+{{- end }}
+
+{{- /*
 Container verify without its name: applies istio-init's rules with Istio's own code, as istio-init may. Takes the root context and
 the writers of the pod: itself alone in that of helm test.
 */}}
@@ -16,12 +35,13 @@ env:
   {{- end }}
   - name: ISTIO_OS_INIT_BACKENDS
     value: {{ include "istio-os-init.backends" . }}
-  - name: ISTIO_OS_INIT_IPV6
-    value: {{ .Values.mesh.ipv6 | quote }}
-  {{- if has .Values.backend (list "nft" "legacy") }}
-  # Istio >= 1.28 obeys it; earlier versions have no such choice.
-  - name: FORCE_IPTABLES_BINARY
-    value: {{ .Values.backend }}
+  {{- if .Values.mesh.cni }}
+  - name: ISTIO_OS_INIT_CNI
+    value: "true"
+  {{- end }}
+  {{- range include "istio-os-init.proxyMetadata" . | splitList " " | compact }}
+  - name: {{ splitList "=" . | first }}
+    value: {{ splitList "=" . | last | quote }}
   {{- end }}
   {{- with .Values.extraEnv }}
   {{- toYaml . | nindent 2 }}
