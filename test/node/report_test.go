@@ -26,6 +26,7 @@ type jsonReport struct {
 	Modules                                    []jsonModule
 	Missing                                    []jsonMissing
 	Rules                                      []jsonRule
+	Paths                                      []jsonPath
 }
 
 type (
@@ -33,6 +34,7 @@ type (
 	jsonModule  struct{ Name, State string }
 	jsonMissing struct{ Name, Disk, Modprobe string }
 	jsonRule    struct{ Kind, Name, Where, Command string }
+	jsonPath    struct{ Path, Family, Result string }
 )
 
 func (s *sandbox) json() jsonReport {

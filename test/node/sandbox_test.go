@@ -287,6 +287,7 @@ type record struct {
 	reasons               []reason
 	kernel                string
 	backends              map[string]string
+	paths                 map[string]string // by path and family: arrived, lost or untried
 }
 
 type reason struct{ name, subject, sentence, fix string }
@@ -295,7 +296,7 @@ type reason struct{ name, subject, sentence, fix string }
 func (s *sandbox) outcome(writer string) record {
 	s.t.Helper()
 	content := s.read("state/" + writer + "/outcome")
-	r := record{backends: map[string]string{}}
+	r := record{backends: map[string]string{}, paths: map[string]string{}}
 	number := func(text string) int {
 		n, err := strconv.Atoi(text)
 		require.NoError(s.t, err, content)
@@ -331,6 +332,10 @@ func (s *sandbox) outcome(writer string) record {
 		case "backend":
 			name, verdict, _ := strings.Cut(value, " ")
 			r.backends[name] = verdict
+		case "path":
+			words := strings.SplitN(value, " ", 3)
+			require.Len(s.t, words, 3, content)
+			r.paths[words[0]+" IPv"+words[1]] = words[2]
 		default:
 			require.Failf(s.t, "unknown key", "%q in:\n%s", key, content)
 		}

@@ -4,7 +4,7 @@
 # A container writes to one directory, $state/$own, which every other container mounts read-only. There:
 #   outcome  "KEY VALUE" a line: round N (load counts them), uptime of the kernel in seconds, status True|False|Unknown, line
 #            and message, which say all of it in short; for each reason, most decisive first: reason NAME, subject, sentence,
-#            fix; at the end: error WHAT THE KERNEL SAID, backend NAME VERDICT. outcome.awk makes it.
+#            fix; at the end: error WHAT THE KERNEL SAID, backend NAME VERDICT, path PATH FAMILY RESULT. outcome.awk makes it.
 # What is read from there was written by a container with fewer rights: it is data, bounded and cleaned, and never run.
 #
 # In: ISTIO_OS_INIT_STATE            the directory of those directories. Default /run/istio-os-init.
@@ -118,7 +118,7 @@ parse_outcome() {
       line) shorten 2900 "$value" && line=$shortened ;;
       message) shorten 1000 "$value" && message=$shortened ;;
       error) error=$value ;;
-      backend) backends_found="$backends_found$key $value$line_break" ;;
+      backend | path) backends_found="$backends_found$key $value$line_break" ;;
       reason)
         case $value in '' | *[!A-Za-z]*) return 1 ;; esac
         [ "${#value}" -le 40 ] || return 1

@@ -14,6 +14,11 @@
   tried[$2]
   next
 }
+!in_facts && $1 == "path" {
+  paths = paths "  " $0 "\n"
+  json_paths = item(json_paths, "{" member("path", $2) ", " member("family", "IPv" $3) ", " member("result", rest(3)) "}")
+  next
+}
 !in_facts { outcome[$1] = rest(1); next }
 
 NF { known = 1 }
@@ -55,7 +60,7 @@ function print_text(   i) {
   else if (outcome["status"] == "False") print "node " outcome["node"] " CANNOT run the mesh"
   else print "node " outcome["node"] ": not proven: " outcome["line"]
   if (outcome["error"] != "") print "  the kernel says: " outcome["error"]
-  printf "%s", backends
+  printf "%s%s", backends, paths
   if (outcome["status"] == "False")
     for (i = 1; i <= reasons; i++) print "\n  " reason[i] ": " of[i, "sentence"] "\n" ((i, "fix") in of ? "    Fix: " of[i, "fix"] "\n" : "")
   printf "%s", warnings
@@ -75,7 +80,7 @@ function print_json(   i, list) {
   printf "%s, %s, ", member("node", outcome["node"]), member("status", outcome["status"])
   printf "%s, %s, ", member("reason", reason[1]), member("line", outcome["line"])
   printf "%s, %s, ", member("message", outcome["message"]), member("error", outcome["error"])
-  print "\"backends\": {" json_backends "}, \"facts\": {" facts "}, \"capabilities\": {" capabilities "},"
+  print "\"backends\": {" json_backends "}, \"paths\": [" json_paths "], \"facts\": {" facts "}, \"capabilities\": {" capabilities "},"
   print "\"reasons\": [" list "], \"warnings\": [" json_warnings "],"
   print "\"modules\": [" modules "], \"missing\": [" missing "],"
   print "\"rules\": [" rules "], \"services\": [" services "]}"

@@ -14,6 +14,22 @@ end_at_once "$@"
 
 limit=60
 
+# arrivals: sets $arrived to what has arrived, verify's own traffic too (paths.pl), and what could not be tried.
+arrivals() {
+  local key path family result untried=
+  arrived="a connection of the proxy's user"
+  while read -r key path family result; do
+    case $key:$result in
+      path:arrived) arrived="$arrived, $path over IPv$family" ;;
+      path:untried*) untried="$untried, $path over IPv$family" ;;
+    esac
+  done <<END
+$backends_found
+END
+  case $reasons in *"ambient's rules too"*) arrived="$arrived; ambient's rules apply" ;; esac
+  arrived="$arrived${untried:+; not tried: ${untried#, }}"
+}
+
 read_outcome load || reason=
 [ "$reason" != ModulesSeen ] || only_looked=yes
 find_outcome
@@ -26,7 +42,7 @@ code=$?
 say "$text"
 case $code in
   0)
-    arrived="a connection of the proxy's user arrived at the proxy's port"
+    arrivals
     if [ -n "${only_looked-}" ]; then conclude NodePrepared "$arrived"; else conclude RedirectionProven "$arrived"; fi
     ;;
   124) conclude TrafficHangs "no answer within $limit s" ;;

@@ -6,9 +6,11 @@
 #      ISTIO_OS_INIT_BACKENDS   what the plan serves: nft, legacy, native-nft, or several with commas.
 #      ISTIO_OS_INIT_CNI        true: istio-cni programs the pods, with the host's iptables. Default false.
 #      ISTIO_OS_INIT_TEST       true: the pod of helm test, which has no load, and fails if the rules are refused. Default false.
+#      ISTIO_OS_INIT_AMBIENT    true: the mesh has an ambient data plane, so ambient.sh proves its rules too. Default false.
 #      FORCE_IPTABLES_BINARY    read by Istio: legacy or nft. So are ISTIO_DUAL_STACK and INVALID_DROP.
 # Out: the outcome (outcome.sh): RulesApplied, which verify-traffic has to complete, or why they do not apply. Its lines
-#      "backend NAME works|refused|lacks ..." say what is known of each backend.
+#      "backend NAME works|refused|lacks ..." say what is known of each backend, and "path PATH FAMILY arrived|lost|untried ..."
+#      where traffic arrives (paths.pl).
 # Exit: 0, whatever was found out: watch holds the verdict. With ISTIO_OS_INIT_TEST: 1 if the rules are refused.
 set -u
 own=verify
@@ -18,7 +20,7 @@ end_at_once "$@"
 backends=${ISTIO_OS_INIT_BACKENDS:-}
 cni=${ISTIO_OS_INIT_CNI:-false}
 test=${ISTIO_OS_INIT_TEST:-false}
-shims='' used=''
+shims='' used='' lost=''
 limit=60
 
 # hide KIND: iptables-KIND fails when Istio asks it for the rules in place, so Istio does not choose it. What stands in its place lies in
@@ -127,6 +129,35 @@ clean_slate() {
   esac
 }
 
+# try_paths ARGUMENT...: adds to $backends_found where traffic arrives, and sets $lost to the paths on which it does not.
+try_paths() {
+  local mode=REDIRECT dns=false families=4 key path family result
+  case " $* " in *' TPROXY '*) mode=TPROXY ;; esac
+  case " $* " in *' --redirect-dns '*) dns=true ;; esac
+  case $log in *ENABLE_INBOUND_IPV6=true*) families='4 6' ;; esac
+  # shellcheck disable=SC2086 # one or two families
+  bounded "$limit" perl "${0%/*}/paths.pl" "$mode" "$dns" $families
+  [ "$?" -ne 127 ] || text='path all 4 untried the image has no perl'
+  while read -r key path family result; do
+    [ "$key" = path ] || continue
+    backends_found="${backends_found}path $path $family $result$line_break"
+    [ "$result" != lost ] || lost="$lost${lost:+, }$path over IPv$family"
+  done <<END
+$text
+END
+}
+
+# judge ARGUMENT...: concludes what the rules that are applied are worth.
+judge() {
+  case ,$backends, in *",$used,"*) ;; *) conclude BackendMismatch "$used" && return ;; esac
+  try_paths "$@"
+  if [ -n "$lost" ]; then
+    conclude TrafficNotRedirected "$lost"
+  else
+    conclude RulesApplied "$used"
+  fi
+}
+
 # begin: ends this container if load has decided already, or could record nothing. Records that rules are being applied, after
 # removing those of an earlier start in the same pod sandbox.
 begin() {
@@ -157,10 +188,7 @@ if [ "$code" -eq 0 ]; then
   used=$(backend_used "$@")
   backends_found="backend $used works$line_break"
   other_backends
-  case ,$backends, in
-    *",$used,"*) conclude RulesApplied "$used" ;;
-    *) conclude BackendMismatch "$used" ;;
-  esac || :
+  judge "$@" || :
 elif [ "$code" -eq 124 ]; then
   conclude RulesHang "$backends" || :
 else

@@ -1,0 +1,98 @@
+package node
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// withFamilies gives the pod an IPv6 address beside IPv4's, and a nameserver of each family that the pod has a route to.
+func (s *sandbox) withFamilies() *sandbox {
+	s.t.Helper()
+	s.write("resolv.conf", "nameserver 198.51.100.53\nnameserver 2001:db8:53::53\n")
+	s.before += `
+ip link add eth0 type veth peer name node0
+ip link set eth0 up && ip link set node0 up
+ip address add 198.51.100.1/24 dev eth0
+ip -6 address add 2001:db8:53::1/64 dev eth0 nodad
+mount --bind ` + s.path("resolv.conf") + ` /etc/resolv.conf
+`
+	return s
+}
+
+func TestTrafficArrivesOnEachPathOfEachFamily(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ name, values string }{
+		{"nft", "{backend: nft, mesh: {dualStack: true}}"},
+		{"legacy", "{backend: legacy, mesh: {dualStack: true}}"},
+		{"native-nft", "{backend: native-nft, mesh: {dualStack: true}}"},
+		{"nft TPROXY", "{backend: nft, mesh: {dualStack: true, tproxy: true}}"},
+		{"legacy TPROXY", "{backend: legacy, mesh: {dualStack: true, tproxy: true}}"},
+		{"native-nft TPROXY", "{backend: native-nft, mesh: {dualStack: true, tproxy: true}}"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSandbox(t, row.values).withIstio().withFamilies()
+			got := s.run("load", "verify", "verify", "verify-traffic")
+			require.Equal(t, "True RedirectionProven", s.outcome("traffic").says(), got.log)
+			require.Equal(t, map[string]string{
+				"outbound IPv4": "arrived", "inbound IPv4": "arrived", "dns IPv4": "arrived",
+				"outbound IPv6": "arrived", "inbound IPv6": "arrived", "dns IPv6": "arrived",
+			}, s.outcome("verify").paths, got.log)
+			require.Equal(t, "a connection of the proxy's user, outbound over IPv4, inbound over IPv4, dns over IPv4, outbound over IPv6, inbound over IPv6, dns over IPv6",
+				s.outcome("traffic").reasons[0].subject)
+			require.Len(t, s.json().Paths, 6)
+		})
+	}
+}
+
+// A family that the mesh does not redirect is none that is proven.
+func TestOnlyTheFamiliesThatIstioRedirectsAreTried(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, "mesh: {dns: false}").withIstio().withFamilies()
+	got := s.verify()
+	require.Equal(t, map[string]string{"outbound IPv4": "arrived", "inbound IPv4": "arrived"}, s.outcome("verify").paths, got.log)
+}
+
+// Rules that are refused are Istio's failure. Here they are applied and then lost, as to another program on the node.
+func TestAPathWhoseRulesAreFlushedIsLost(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ name, values, flush, lost string }{
+		{"outbound", "{backend: nft, mesh: {dns: false}}", "iptables-nft -t nat -F OUTPUT", "outbound over IPv4"},
+		{"inbound", "{backend: nft, mesh: {dns: false}}", "iptables-nft -t nat -F PREROUTING", "inbound over IPv4"},
+		{"inbound of legacy", "{backend: legacy, mesh: {dns: false}}", "iptables-legacy -t nat -F PREROUTING", "inbound over IPv4"},
+		{"all of native nftables", "{backend: native-nft, mesh: {dns: false}}", "nft flush ruleset", "outbound over IPv4, inbound over IPv4"},
+		{"mangle of TPROXY", "{backend: nft, mesh: {dns: false, tproxy: true}}", "iptables-nft -t mangle -F PREROUTING", "inbound over IPv4"},
+		{"the policy rule of TPROXY", "{backend: nft, mesh: {dns: false, tproxy: true}}", "ip rule delete fwmark 1337", "inbound over IPv4"},
+		{"DNS", "{backend: nft}", "iptables-nft -t nat -D ISTIO_OUTPUT_DNS -d 198.51.100.53/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 15053", "dns over IPv4"},
+		{"IPv6 of two families", "{backend: nft, mesh: {dns: false, dualStack: true}}", "ip6tables-nft -t nat -F", "outbound over IPv6, inbound over IPv6"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSandbox(t, row.values).withIstio().withFamilies()
+			s.program("pilot-agent", program(t, "proxyv2-stand-in")+` "$@" && `+row.flush)
+			got := s.verify()
+			require.Equal(t, "False TrafficNotRedirected", s.outcome("verify").says(), got.log)
+			require.Equal(t, row.lost, s.outcome("verify").reasons[0].subject, got.log)
+			require.Equal(t, "False", s.json().Status)
+		})
+	}
+}
+
+// What a pod cannot try is said, and is neither a failure nor proven.
+func TestAPathThatCannotBeTriedIsNoFailureAndIsNotCalledProven(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ name, program, instead, want string }{
+		{"no perl", "perl", "exit 127", "a connection of the proxy's user; not tried: all over IPv4"},
+		{"no veth pair", "ip", `[ "$1" != -force ] || exit 1; exec /sbin/ip "$@"`, "a connection of the proxy's user; not tried: outbound over IPv4, inbound over IPv4"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSandbox(t, "mesh: {dns: false}").withIstio()
+			s.program(row.program, row.instead)
+			got := s.run("load", "verify", "verify-traffic")
+			require.Equal(t, "True RedirectionProven", s.outcome("traffic").says(), got.log)
+			require.Equal(t, row.want, s.outcome("traffic").reasons[0].subject)
+		})
+	}
+}
