@@ -153,8 +153,13 @@ judge() {
   try_paths "$@"
   if [ -n "$lost" ]; then
     conclude TrafficNotRedirected "$lost"
-  else
+  elif [ "${ISTIO_OS_INIT_AMBIENT:-false}" != true ]; then
     conclude RulesApplied "$used"
+  elif . "${0%/*}/ambient.sh" && prove_ambient "$used"; then
+    conclude RulesApplied "$used, ambient's rules too"
+  else
+    error="ambient: $(words)"
+    conclude explain ''
   fi
 }
 

@@ -14,7 +14,7 @@ its version: on the RHEL family iptables-nft from RHEL 8 on.
 {{- else if .Values.mesh.cni }}
 {{- "nft" }}
 {{- else if not $version }}
-{{- "legacy,nft" }}
+{{- .Values.mesh.ambient | ternary "nft" "legacy,nft" }}
 {{- else if semverCompare "<1.26-0" $version }}
 {{- "legacy" }}
 {{- else }}
@@ -100,7 +100,10 @@ plan: |
   {{- include "istio-os-init.plan" . | nindent 2 }}
 backends: |
   {{- include "istio-os-init.needs" . | nindent 2 }}
-{{- include "istio-os-init.scripts" (list . "files/{reasons,remedies,report,*.awk,{outcome,facts,persist,load,verify,verify-traffic,watch}.sh}") }}
+{{- include "istio-os-init.scripts" (list . "files/{reasons,remedies,report,*.awk,*.pl,{outcome,facts,persist,load,verify,verify-traffic,watch}.sh}") }}
+{{- if .Values.mesh.ambient }}
+{{- include "istio-os-init.scripts" (list . "files/ambient.sh") }}
+{{- end }}
 {{- if include "istio-os-init.signals" . }}
 {{- include "istio-os-init.scripts" (list . "files/{signal,api}.sh") }}
 {{- end }}

@@ -35,6 +35,10 @@ env:
   {{- end }}
   - name: ISTIO_OS_INIT_BACKENDS
     value: {{ include "istio-os-init.backends" . }}
+  {{- if .Values.mesh.ambient }}
+  - name: ISTIO_OS_INIT_AMBIENT
+    value: "true"
+  {{- end }}
   {{- if .Values.mesh.cni }}
   - name: ISTIO_OS_INIT_CNI
     value: "true"

@@ -1,0 +1,53 @@
+package node
+
+import (
+	"os/exec"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestVerifyProvesAmbientsRulesWithEachBackendAndARestartDoes(t *testing.T) {
+	t.Parallel()
+	for _, backend := range []string{"nft", "legacy", "native-nft"} {
+		t.Run(backend, func(t *testing.T) {
+			t.Parallel()
+			s := newSandbox(t, "{backend: "+backend+", mesh: {ambient: true}}").withIstio()
+			s.after = "ip rule; iptables-save -t nat"
+			got := s.run("load", "verify", "verify", "verify-traffic")
+			require.Equal(t, "True RedirectionProven", s.outcome("traffic").says(), got.log)
+			require.Contains(t, s.outcome("traffic").reasons[0].subject, "; ambient's rules apply")
+			require.NotContains(t, got.log, "fwmark 0x111", "the rule of routing is left behind")
+			require.NotContains(t, got.log, "-j ISTIO_OS_INIT", "a hook leads to the chains of the proof")
+
+			s = newSandbox(t, "backend: "+backend).withIstio()
+			s.run("load", "verify", "verify-traffic")
+			require.NotContains(t, s.outcome("traffic").reasons[0].subject, "ambient", "says more than was proven")
+		})
+	}
+}
+
+// The sidecar's rules apply, and one that ambient alone has is refused: by a stand-in for the kernel, since this one has all of it.
+func TestANodeThatCanRunSidecarsAndNotAmbientIsNotReadyIfTheMeshIsAmbient(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct{ backend, program, words string }{
+		"a match of iptables-nft": {"nft", "iptables-nft-restore", "Warning: Extension set revision 0 not supported, missing kernel module?"},
+		"a target of ip6tables":   {"nft", "ip6tables-nft-restore", "Warning: Extension SNAT revision 0 not supported, missing kernel module?"},
+		"a table of legacy":       {"legacy", "ip6tables-legacy-restore", "can't initialize ip6tables table 'filter': Table does not exist (not supported)"},
+		"native nftables":         {"native-nft", "nft", "Error: Could not process rule: No such file or directory"},
+		"no routing by marks":     {"nft", "ip", "Error: fib rules not supported by the kernel"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			real, err := exec.LookPath(row.program)
+			require.NoError(t, err)
+			s := newSandbox(t, "{backend: "+row.backend+", mesh: {ambient: true}}").withIstio()
+			// of these programs' calls only ours name a file behind --noflush or --check --file, or ambient's mark
+			s.program(row.program, `case "$1 $2 $*" in "--noflush /"* | "--check --file"* | *0x111*) echo "`+row.words+`" >&2; exit 1 ;; esac; exec `+real+` "$@"`)
+			got := s.verify()
+			require.Equal(t, "False RulesRejected", s.outcome("verify").says(), got.log)
+			require.Equal(t, "ambient: "+row.words, s.outcome("verify").kernel, got.log)
+			require.Equal(t, "works", s.outcome("verify").backends[row.backend], "the sidecar's rules apply")
+		})
+	}
+}

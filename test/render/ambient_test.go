@@ -1,0 +1,54 @@
+package render
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+)
+
+// A new Istio whose ambient rules need something else turns this red. Values, chains and addresses are its own; what the kernel must
+// have are matches, targets and their options, and of nft the words of a statement.
+func TestTheProofOfAmbientHasEveryMatchAndTargetOfIstiosOwnRules(t *testing.T) {
+	t.Parallel()
+	script := source(t, "ambient.sh")
+	for backend, words := range map[string]*regexp.Regexp{
+		"iptables": regexp.MustCompile(`-m [a-z]+|-j [A-Z]+|--[a-z-]+`),
+		"nftables": regexp.MustCompile(`\b(meta|mark|ct|zone|l4proto|saddr|daddr|dport|sport|oifname|iifname|skuid|counter|accept|redirect|snat|return|and|ip6?|tcp|udp|type|hook|route|nat|filter|prerouting|output|postrouting|@)\b`),
+	} {
+		golden, err := filepath.Glob(filepath.Join(istioModule(t), "cni", "pkg", backend, "testdata", "*.golden"))
+		require.NoError(t, err)
+		require.NotEmpty(t, golden)
+		ours := words.FindAllString(script, -1)
+		for _, file := range golden {
+			rules, err := os.ReadFile(file)
+			require.NoError(t, err)
+			for _, word := range words.FindAllString(string(rules), -1) {
+				// a jump to a chain of its own is no target; --to-port is a spelling of --to-ports
+				if word == "-j ISTIO" || word == "--dport" || word == "--sport" {
+					continue
+				}
+				require.True(t, slices.Contains(ours, word), "%s has %q, which the proof lacks", strings.TrimPrefix(file, istioModule(t)), word)
+			}
+		}
+	}
+}
+
+func TestThePlanOfAmbientServesBothFamiliesAndPreloadsNoTableThatSwaysItsChoice(t *testing.T) {
+	t.Parallel()
+	plan := func(values string) []string { return chart.Render(t, values).Plan(t) }
+	legacy := plan("{backend: legacy, mesh: {ambient: true, ipv6: false}}")
+	for _, module := range []string{"ip6table_nat", "ip6table_mangle", "ip6table_raw", "iptable_filter", "ip6table_filter"} {
+		require.Contains(t, legacy, module)
+	}
+	unknown := plan("{mesh: {ambient: true}, image: {tag: nightly}}")
+	require.Contains(t, unknown, "xt_set")
+	require.NotContains(t, unknown, "iptable_nat")
+	require.Contains(t, plan("{image: {tag: nightly}}"), "iptable_nat")
+}
