@@ -228,6 +228,19 @@ func (s *sandbox) loads() result {
 	return got
 }
 
+// busybox gives the host this machine's busybox as its modprobe, which knows neither install nor --showconfig.
+func busybox(s *sandbox) {
+	s.t.Helper()
+	need(s.t, "busybox")
+	from, err := exec.LookPath("busybox")
+	require.NoError(s.t, err)
+	program, err := os.ReadFile(from)
+	require.NoError(s.t, err)
+	s.put("usr/bin/busybox", string(program))
+	require.NoError(s.t, os.Chmod(s.path("host/usr/bin/busybox"), 0o755))
+	s.put("usr/sbin/modprobe", "-> /usr/bin/busybox")
+}
+
 // gone removes files of the host.
 func gone(names ...string) func(*sandbox) {
 	return func(s *sandbox) {
