@@ -2,6 +2,8 @@ package node
 
 import (
 	"bufio"
+	"bytes"
+	"debug/elf"
 	"fmt"
 	"maps"
 	"os"
@@ -226,6 +228,24 @@ func (s *sandbox) loads() result {
 		s.t.Skipf("NOT PROVEN: hosts with a kernel of their own, which need seccomp's listener (Linux 5.5): %s", got.log)
 	}
 	return got
+}
+
+// busybox gives the host this machine's busybox as its modprobe, which knows neither install nor --showconfig.
+func busybox(s *sandbox) {
+	s.t.Helper()
+	need(s.t, "busybox")
+	from, err := exec.LookPath("busybox")
+	require.NoError(s.t, err)
+	program, err := os.ReadFile(from)
+	require.NoError(s.t, err)
+	file, err := elf.NewFile(bytes.NewReader(program))
+	require.NoError(s.t, err)
+	if file.Section(".interp") != nil {
+		s.t.Skip("NOT PROVEN: busybox as the host's modprobe, which needs one without libraries. Debian: apt-get install busybox-static.")
+	}
+	s.put("usr/bin/busybox", string(program))
+	require.NoError(s.t, os.Chmod(s.path("host/usr/bin/busybox"), 0o755))
+	s.put("usr/sbin/modprobe", "-> /usr/bin/busybox")
 }
 
 // gone removes files of the host.

@@ -219,6 +219,10 @@ var hosts = []host{
 		want: want{line: missing("xt_owner", "reinstall what rpm -qf /usr/lib/modules/"+k9+"/kernel/net/netfilter/xt_owner.ko names"), sentence: "is on the list of modules, but not there"},
 	},
 	{
+		name: "a file on the list is gone", system: "azurelinux", breaks: gone("usr/lib/modules/6.6.130.1-3.azl3/kernel/net/netfilter/xt_owner.ko"),
+		want: want{line: missing("xt_owner", "reinstall the package that has /usr/lib/modules/6.6.130.1-3.azl3/kernel/net/netfilter/xt_owner.ko")},
+	},
+	{
 		name: "a file that two modules need is gone", system: "debian13", breaks: gone("usr/lib/modules/6.12.118+deb13-cloud-amd64/kernel/net/netfilter/nf_conntrack.ko"),
 		want: want{line: missing("nf_conntrack (needed by nft_chain_nat, xt_REDIRECT, xt_CT)", "reinstall what dpkg -S /usr/lib/modules/6.12.118+deb13-cloud-amd64/kernel/net/netfilter/nf_conntrack.ko names")},
 	},
@@ -469,6 +473,29 @@ var hosts = []host{
 	},
 
 	// Without a modprobe that answers.
+	{name: "as installed, with busybox's modprobe", system: "alpine", breaks: busybox},
+	{
+		name: "an alias leads busybox's modprobe nowhere", system: "alpine", breaks: busybox, files: conf("alias xt_owner off"),
+		want: want{line: overridden("xt_owner", "remove line 1 of /etc/modprobe.d/x.conf"), config: map[string]string{"/etc/modprobe.d/x.conf": ""}},
+	},
+	{
+		name: "a module is missing, and modprobe is busybox's", system: "alpine", breaks: busybox, without: []string{"xt_owner"},
+		want: want{line: missing("xt_owner", "install the package that has all modules of kernel 6.6.94-0-lts")},
+	},
+	{
+		name: "a file on the list is gone, and modprobe is busybox's", system: "alpine", breaks: func(s *sandbox) {
+			busybox(s)
+			gone("usr/lib/modules/6.6.94-0-lts/kernel/net/netfilter/xt_owner.ko")(s)
+		},
+		want: want{line: missing("xt_owner", "reinstall what apk info --who-owns /usr/lib/modules/6.6.94-0-lts/kernel/net/netfilter/xt_owner.ko names")},
+	},
+	{
+		name: "the kernel refuses what busybox's modprobe loads first", system: "alpine", breaks: busybox, errors: map[string]syscall.Errno{"nf_conntrack": syscall.EKEYREJECTED},
+		want: want{
+			line:     "ModuleUnsigned: nft_chain_nat, xt_REDIRECT, xt_CT. Fix: sign the modules with a key that the kernel trusts (mokutil --list-enrolled)",
+			sentence: "nft_chain_nat, xt_REDIRECT, xt_CT: Key was rejected by service.",
+		},
+	},
 	{
 		name: "no modprobe", system: "alma10", breaks: gone("usr/sbin/modprobe"),
 		want: want{line: "ModprobeMissing: nf_tables, nft_compat, nft_chain_nat and 6 more. Fix: install kmod on the host, or load the modules at boot",

@@ -172,7 +172,9 @@ func TestLongWordsOfTheKernelLeaveReasonAndFixInTheTerminationMessage(t *testing
 		got := s.run(s.initContainers()...)
 		require.LessOrEqual(t, len(s.read("termination-log")), 3000)
 		require.Regexp(t, `^ModuleRefused: xt_owner\. Fix: compare modinfo -F vermagic xt_owner with uname -r: the file is another kernel's(\n|$)`, got.conclusion)
-		require.Contains(t, s.json().Message, "The kernel refuses xt_owner: Exec format error")
+		message := s.json().Message
+		require.Contains(t, message, "The kernel refuses xt_owner: Exec format error")
+		require.Regexp(t, `(Exec|format|error)\.\.\.$`, message, "cut inside a word")
 	}
 
 	s := newSandbox(t, "backend: nft").program("pilot-agent", "echo 'error "+words+"not permitted' >&2; exit 1")

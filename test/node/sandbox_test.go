@@ -442,7 +442,7 @@ func need(t *testing.T, programs ...string) {
 	t.Helper()
 	for _, program := range programs {
 		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("NOT PROVEN: what needs %s, which is not installed. Debian: apt-get install iproute2 iptables nftables kmod strace util-linux.", program)
+			t.Skipf("NOT PROVEN: what needs %s, which is not installed. Debian: apt-get install iproute2 iptables nftables kmod strace util-linux busybox-static.", program)
 		}
 	}
 }

@@ -193,6 +193,10 @@ var systems = map[string]system{
 		files:   map[string]string{"etc/modprobe.d/CIS.conf": cis},
 		sources: []string{osReleases + "azurelinux/3.0", "github.com/cilium/cilium/issues/46023: kernel", "github.com/Azure/AgentBaker at 06836ee2, .../modprobe-CIS.conf: rules"},
 	},
+	"alpine": {
+		title: "Alpine Linux", osRelease: release("alpine", "", "3.19.8", "", "Alpine Linux v3.19"), kernel: "6.6.94-0-lts",
+		sources: []string{osReleases + "alpine/3.19.8", "the kernel's number is an example of its form"},
+	},
 	"nixos": {
 		title: "NixOS", osRelease: release("nixos", "", "25.05", "", "NixOS 25.05 (Warbler)"), kernel: "6.12.41",
 		sources: []string{osReleases + "nixos/25.05", "the kernel's number is an example of its form"},

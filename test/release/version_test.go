@@ -34,12 +34,17 @@ func TestAChartThatDiffersFromItsReleaseNeedsAHigherVersion(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRepository(t)
-			output, err := r.run(t, nil, "scripts/lint-chart")
-			require.NoError(t, err, "before the first release: %s", output)
+			// ct lints every scenario each time, and the version is looked at in any case
+			r.git(t, "rm", "--quiet", "--force", "-r", filepath.Join(chartDir, "ci"))
+			r.commit(t)
+			if row.refused {
+				output, err := r.run(t, nil, "scripts/lint-chart")
+				require.NoError(t, err, "before the first release: %s", output)
+			}
 			r.git(t, "tag", "v0.1.0")
 			row.change(t, r)
 			r.commit(t)
-			output, err = r.run(t, nil, "scripts/lint-chart")
+			output, err := r.run(t, nil, "scripts/lint-chart")
 			if row.refused {
 				require.Error(t, err)
 				require.Contains(t, output, "Needs a version bump!")

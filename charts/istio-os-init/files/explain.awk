@@ -128,8 +128,7 @@ function cause(name) {
   if (says[name] == "") return "unexplained"
   if (refusal == "") {
     refusal = says[name]
-    sub(/.*'/, "", refusal)
-    sub(/^: /, "", refusal)
+    sub(/.*[')]: /, "", refusal)
   }
   return "refused"
 }
@@ -137,7 +136,7 @@ function cause(name) {
 # The module whose file is gone.
 function lost(name,   candidate, n, i) {
   n = split(name " " needs[name], candidate, " ")
-  if (says[name] ~ /No such file|Unknown symbol/) for (i = 1; i <= n; i++) if (candidate[i] in gone) return candidate[i]
+  if (says[name] ~ /No such file|[Uu]nknown symbol/) for (i = 1; i <= n; i++) if (candidate[i] in gone) return candidate[i]
 }
 
 # Adds a reason about modules, if there are any.

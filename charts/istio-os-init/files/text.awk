@@ -6,8 +6,12 @@ function rest(words,   text) {
   return text
 }
 
+# At most so many characters; a word is left out rather than cut, unless it is long.
 function shorten(limit, text) {
-  return length(text) <= limit ? text : substr(text, 1, limit - 3) "..."
+  if (length(text) <= limit) return text
+  text = substr(text, 1, limit - 3)
+  if (match(text, / [^ ]*$/) && RLENGTH < 40) text = substr(text, 1, RSTART - 1)
+  return text "..."
 }
 
 # A text of ours with value["name"] in the place of each {name}.

@@ -1,0 +1,7 @@
+module github.com/istio-os-init/istio-os-init/ci/policies
+
+go 1.26.6
+
+require github.com/kyverno/kyverno v1.19.1
+
+require github.com/IGLOU-EU/go-wildcard v1.0.3 // indirect
