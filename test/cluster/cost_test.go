@@ -98,6 +98,5 @@ func TestARevisionInEtcdIsFarFromTheLimit(t *testing.T) {
 	require.Len(t, revisions.Items, 1)
 	size := len(revisions.Items[0].Data["release"])
 	t.Logf("%d bytes", size)
-	// 217,348 measured: what tells the causes apart, look only and report --config are stored with the chart
-	require.Less(t, size, 220_000)
+	require.Less(t, size, 240_000)
 }
