@@ -53,7 +53,7 @@ func TestATaintedNodeTakesNoWorkloadUntilItIsProvenAndTheNodeSaysWhy(t *testing.
 	release.WaitFor("the node does not say that it cannot run the mesh", func() bool { return condition(t, node).Status == corev1.ConditionFalse })
 	failed := condition(t, node)
 	require.Equal(t, "RulesRejected", failed.Reason)
-	require.Regexp(t, `^The kernel refuses istio-init's rules: .* Fix: `, failed.Message)
+	require.Regexp(t, `^The kernel refuses the mesh's rules: .* Fix: `, failed.Message)
 	require.Contains(t, keys(taints(t, node)), ourTaint)
 	require.False(t, scheduled(), "a workload is on a node that cannot run the mesh")
 
