@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/controlplane"
 )
 
 // OpenShift's admission adds the project's node selector, or the cluster's where the project sets none, to each pod. Its code is no part of
@@ -25,8 +26,8 @@ func TestOnOpenShiftTheNotesWarnOfTheNamespacesNodeSelector(t *testing.T) {
 		"own-selector": {map[string]string{annotation: "pool=mesh"}, "WARNING: the annotation openshift.io/node-selector=pool=mesh of namespace own-selector keeps the pods off"},
 		"lifted":       {map[string]string{annotation: ""}, ""},
 	} {
-		p.namespace(t, name, row.annotations)
-		notes, err := p.helm(t, name, "install", "--dry-run=server", "--values", chart.ValuesFile(t, "{global: {platform: openshift}, openshift: {scc: {create: false}}}"), chart.Release, chart.Path())
+		p.Namespace(t, name, row.annotations)
+		notes, err := p.Helm(t, name, "install", "--dry-run=server", "--values", chart.ValuesFile(t, "{global: {platform: openshift}, openshift: {scc: {create: false}}}"), chart.Release, chart.Path())
 		require.NoError(t, err, notes)
 		remedy := "kubectl annotate --overwrite namespace " + name + " openshift.io/node-selector="
 		if row.want == "" {
@@ -43,27 +44,27 @@ func TestTheNotesOfAnUpgradeSayThatUnprovenNodesStopIt(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	const namespace = "unproven"
-	p.install(t, namespace, "")
+	p.Install(t, namespace, "")
 	notes := func(values string) string {
-		output, err := p.helm(t, namespace, "upgrade", "--dry-run=server", "--values", chart.ValuesFile(t, values), chart.Release, chart.Path())
+		output, err := p.Helm(t, namespace, "upgrade", "--dry-run=server", "--values", chart.ValuesFile(t, values), chart.Release, chart.Path())
 		require.NoError(t, err, output)
 		return output
 	}
-	pod := p.rolledOut(t, namespace)[p.nodes[0].name]
+	pod := p.RolledOut(t, namespace, chart.Release)[p.Nodes[0].Name]
 	require.NotContains(t, notes(""), "cannot run the mesh before")
 
 	for i := range pod.Status.Conditions {
 		pod.Status.Conditions[i].Status = corev1.ConditionFalse
 	}
-	_, err := p.client.CoreV1().Pods(namespace).UpdateStatus(t.Context(), &pod, metav1.UpdateOptions{})
+	_, err := p.Client.CoreV1().Pods(namespace).UpdateStatus(t.Context(), &pod, metav1.UpdateOptions{})
 	require.NoError(t, err)
-	require.NoError(t, eventually(t.Context(), func() bool {
-		daemonSet, err := p.client.AppsV1().DaemonSets(namespace).Get(t.Context(), chart.Release, metav1.GetOptions{})
+	require.NoError(t, controlplane.Eventually(t.Context(), func() bool {
+		daemonSet, err := p.Client.AppsV1().DaemonSets(namespace).Get(t.Context(), chart.Release, metav1.GetOptions{})
 		require.NoError(t, err)
 		return daemonSet.Status.NumberUnavailable == 1
 	}), "the controller does not count the pod as unavailable")
 	for values, want := range map[string]string{
-		"": fmt.Sprintf("WARNING: 1 of %d nodes cannot run the mesh before this upgrade.", len(p.nodes)),
+		"": fmt.Sprintf("WARNING: 1 of %d nodes cannot run the mesh before this upgrade.", len(p.Nodes)),
 		"updateStrategy: {rollingUpdate: {maxUnavailable: 1}}":   "maxUnavailable=2",
 		"updateStrategy: {rollingUpdate: {maxUnavailable: 25%}}": "if fewer than 1 nodes remain so (updateStrategy.rollingUpdate.maxUnavailable is 25%)",
 		"updateStrategy: {rollingUpdate: {maxUnavailable: 26%}}": "",

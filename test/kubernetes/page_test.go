@@ -41,14 +41,14 @@ func TestEveryCommandOfThePageOnTheErrorWorks(t *testing.T) {
 
 	dir, path := chart.Workspace(t), t.TempDir()
 	require.NoError(t, os.Symlink(chart.Tool(t, "helm"), filepath.Join(path, "helm")))
-	require.NoError(t, os.Symlink(filepath.Join(os.Getenv(binaries), "kubectl"), filepath.Join(path, "kubectl")))
+	require.NoError(t, os.Symlink(filepath.Join(os.Getenv("KUBERNETES_BINARIES"), "kubectl"), filepath.Join(path, "kubectl")))
 	manifest, err := exec.CommandContext(t.Context(), filepath.Join(chart.Root(), "scripts", "manifest")).Output()
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "istio-os-init.yaml"), manifest, 0o600))
 	run := func(command string) string {
 		shell := exec.CommandContext(t.Context(), "sh", "-euc", command)
 		shell.Dir = dir
-		shell.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"), "KUBECONFIG="+p.kubeconfig)
+		shell.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"), "KUBECONFIG="+p.Kubeconfig)
 		output, err := shell.CombinedOutput()
 		require.NoError(t, err, "%s\n%s", command, output)
 		return string(output)
@@ -72,7 +72,7 @@ func TestEveryCommandOfThePageOnTheErrorWorks(t *testing.T) {
 		ran++
 	}
 	require.GreaterOrEqual(t, ran, 9)
-	p.rolledOut(t, chart.Namespace) // by the last command that installs
+	p.RolledOut(t, chart.Namespace, chart.Release) // by the last command that installs
 }
 
 // The workload of the page that this project replaces, as far as the API sees it. Over it Helm's own refusal speaks of annotations.
@@ -83,18 +83,18 @@ func TestTheCopiedDaemonSetIsNamedWithHowToRemoveIt(t *testing.T) {
 	p.copied(t, namespace)
 	remedy := "kubectl --namespace copied delete daemonset istio-os-init"
 
-	output, err := p.helm(t, namespace, "upgrade", "--install", chart.Release, chart.Path())
+	output, err := p.Helm(t, namespace, "upgrade", "--install", chart.Release, chart.Path())
 	require.ErrorContains(t, err, "DaemonSet istio-os-init in namespace copied is not of this release")
 	require.Contains(t, output+err.Error(), remedy)
 
-	output, err = p.helm(t, namespace, "upgrade", "--install", "mesh", chart.Path())
+	output, err = p.Helm(t, namespace, "upgrade", "--install", "mesh", chart.Path())
 	require.NoError(t, err, output)
 	require.Contains(t, output, "NOTE: namespace copied has another DaemonSet istio-os-init")
 	require.Contains(t, output, "kubectl -n copied delete daemonset istio-os-init")
 
-	require.NoError(t, p.client.AppsV1().DaemonSets(namespace).Delete(t.Context(), "istio-os-init", metav1.DeleteOptions{}))
+	require.NoError(t, p.Client.AppsV1().DaemonSets(namespace).Delete(t.Context(), "istio-os-init", metav1.DeleteOptions{}))
 	for _, release := range []string{chart.Release, chart.Release, "mesh"} { // an upgrade of ours is none of another's
-		output, err = p.helm(t, namespace, "upgrade", "--install", release, chart.Path())
+		output, err = p.Helm(t, namespace, "upgrade", "--install", release, chart.Path())
 		require.NoError(t, err, output)
 		require.NotContains(t, output, "another DaemonSet")
 	}
@@ -103,11 +103,11 @@ func TestTheCopiedDaemonSetIsNamedWithHowToRemoveIt(t *testing.T) {
 // copied creates the DaemonSet that is copied from page to page, in a namespace that may be there already.
 func (p *plane) copied(t *testing.T, namespace string) {
 	t.Helper()
-	_, err := p.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
+	_, err := p.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
 	require.True(t, err == nil || apierrors.IsAlreadyExists(err), "%v", err)
 	labels := map[string]string{"app": "istio-os-init"}
 	container := corev1.Container{Name: "sleep", Image: "docker.m.daocloud.io/istio/proxyv2:1.16.1", Command: []string{"sleep", "100000d"}}
-	_, err = p.client.AppsV1().DaemonSets(namespace).Create(t.Context(), &appsv1.DaemonSet{
+	_, err = p.Client.AppsV1().DaemonSets(namespace).Create(t.Context(), &appsv1.DaemonSet{
 		ObjectMeta: metav1.ObjectMeta{Name: "istio-os-init", Labels: labels},
 		Spec: appsv1.DaemonSetSpec{
 			Selector: &metav1.LabelSelector{MatchLabels: labels},

@@ -27,12 +27,12 @@ func TestTheAPIServerTakesEveryScenarioStrictly(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	const namespace = "scenarios"
-	p.namespace(t, namespace, nil)
+	p.Namespace(t, namespace, nil)
 	taken, refused := 0, 0
 	for _, scenario := range chart.Scenarios(t) {
-		manifest, err := chart.Manifest(t, chart.Path(), []string{chart.Scenario(scenario)}, "--kube-version", p.version, "--namespace", namespace)
-		if scenario == "signals" && !p.policies() {
-			require.ErrorContains(t, err, "need Kubernetes 1.30 or later, and this is v"+p.version)
+		manifest, err := chart.Manifest(t, chart.Path(), []string{chart.Scenario(scenario)}, "--kube-version", p.Version, "--namespace", namespace)
+		if scenario == "signals" && !p.Policies() {
+			require.ErrorContains(t, err, "need Kubernetes 1.30 or later, and this is v"+p.Version)
 			refused++
 			continue
 		}
@@ -51,8 +51,8 @@ func TestTheAPIServerTakesEveryScenarioStrictly(t *testing.T) {
 func TestTheAPIServerRefusesAFieldThatItDoesNotKnow(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	p.namespace(t, "unknown-field", nil)
-	manifest, err := chart.Manifest(t, chart.Path(), nil, "--kube-version", p.version, "--namespace", "unknown-field")
+	p.Namespace(t, "unknown-field", nil)
+	manifest, err := chart.Manifest(t, chart.Path(), nil, "--kube-version", p.Version, "--namespace", "unknown-field")
 	require.NoError(t, err)
 	with := strings.Replace(manifest, "hostNetwork: false\n", "hostNetwork: false\n      nothingLikeIt: true\n", 1)
 	require.NotEqual(t, manifest, with)
@@ -66,14 +66,14 @@ type warnings []string
 func (w *warnings) HandleWarningHeader(_ int, _, text string) { *w = append(*w, text) }
 
 // create asks the API server, by dry run with strict validation, to create a manifest's objects. A warning is an error.
-func (p *plane) create(t *testing.T, manifest string) error {
+func (p plane) create(t *testing.T, manifest string) error {
 	t.Helper()
 	var warned warnings
-	config := rest.CopyConfig(p.config)
+	config := rest.CopyConfig(p.Config)
 	config.WarningHandler = &warned
 	client, err := dynamic.NewForConfig(config)
 	require.NoError(t, err)
-	kinds := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(p.client.Discovery()))
+	kinds := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(p.Client.Discovery()))
 	created := 0
 	for document := range strings.SplitSeq("\n"+manifest, "\n---\n") {
 		object := &unstructured.Unstructured{}
@@ -96,7 +96,7 @@ func (p *plane) create(t *testing.T, manifest string) error {
 			// Admission refuses a pod without it.
 			name, _, _ := unstructured.NestedString(object.Object, "spec", "serviceAccountName")
 			account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
-			if _, err := p.client.CoreV1().ServiceAccounts(object.GetNamespace()).Create(t.Context(), account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+			if _, err := p.Client.CoreV1().ServiceAccounts(object.GetNamespace()).Create(t.Context(), account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 				return err
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/controlplane"
 )
 
 const (
@@ -31,17 +32,17 @@ func TestATokenOfOneNodesPodIsGoodForThatNodesConditionAndTaintOnly(t *testing.T
 	t.Parallel()
 	p := start(t)
 	const namespace = "signals"
-	if !p.policies() {
-		output, err := p.helm(t, namespace, "install", "--create-namespace", "--values", chart.ValuesFile(t, signals), chart.Release, chart.Path())
+	if !p.Policies() {
+		output, err := p.Helm(t, namespace, "install", "--create-namespace", "--values", chart.ValuesFile(t, signals), chart.Release, chart.Path())
 		require.Error(t, err)
-		require.Contains(t, output+err.Error(), "need Kubernetes 1.30 or later, and this is v"+p.version)
+		require.Contains(t, output+err.Error(), "need Kubernetes 1.30 or later, and this is v"+p.Version)
 		proven.Store("signals", "refused: they need 1.30")
 		return
 	}
-	p.install(t, namespace, signals)
-	own, other := p.nodes[0].name, p.nodes[len(p.nodes)-1].name
+	p.Install(t, namespace, signals)
+	own, other := p.Nodes[0].Name, p.Nodes[len(p.Nodes)-1].Name
 	p.setTaints(t, own, corev1.Taint{Key: "example.com/foreign", Effect: corev1.TaintEffectPreferNoSchedule})
-	pod := p.rolledOut(t, namespace)[own]
+	pod := p.RolledOut(t, namespace, chart.Release)[own]
 	token := p.bearer(t, namespace, pod.Spec.ServiceAccountName, &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID})
 	const manager = namespace + "/" + chart.Release
 	p.waitForPolicy(t, func() error { return patchNode(t, token, manager, other, `{}`, "status") })
@@ -123,19 +124,19 @@ func TestATokenOfOneNodesPodIsGoodForThatNodesConditionAndTaintOnly(t *testing.T
 func TestTheTokenOfUninstallIsGoodForTheRemovalOfConditionsOnly(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	if !p.policies() {
-		t.Skipf("NOT PROVEN: what uninstall's token may do, since Kubernetes %s has no ValidatingAdmissionPolicies and the chart refuses signals there. Run: make test-kubernetes", p.version)
+	if !p.Policies() {
+		t.Skipf("NOT PROVEN: what uninstall's token may do, since Kubernetes %s has no ValidatingAdmissionPolicies and the chart refuses signals there. Run: make test-kubernetes", p.Version)
 	}
 	const namespace = "uninstall"
 	const manager = namespace + "/" + chart.Release
-	node := p.nodes[len(p.nodes)-1].name
-	p.namespace(t, namespace, nil)
-	hooks := chart.Render(t, signals, "--namespace", namespace, "--kube-version", p.version).Hooks
+	node := p.Nodes[len(p.Nodes)-1].Name
+	p.Namespace(t, namespace, nil)
+	hooks := chart.Render(t, signals, "--namespace", namespace, "--kube-version", p.Version).Hooks
 	account := p.createHooks(t, namespace, hooks)
 
 	written := []byte(`{"apiVersion":"v1","kind":"Node","status":{"conditions":[{"type":"IstioReady","status":"True"}]}}`)
 	apply := metav1.PatchOptions{FieldManager: manager, Force: new(true)}
-	_, err := p.client.CoreV1().Nodes().Patch(t.Context(), node, types.ApplyPatchType, written, apply, "status")
+	_, err := p.Client.CoreV1().Nodes().Patch(t.Context(), node, types.ApplyPatchType, written, apply, "status")
 	require.NoError(t, err)
 	uninstall := p.bearer(t, namespace, account, nil)
 	p.waitForPolicy(t, func() error { return patchNode(t, uninstall, "x", node, `{}`, "status") })
@@ -160,16 +161,16 @@ func TestTheTokenOfUninstallIsGoodForTheRemovalOfConditionsOnly(t *testing.T) {
 func second[T any](_ T, err error) error { return err }
 
 // createHooks creates what uninstall's hooks bring besides the Job, and returns the service account's name.
-func (p *plane) createHooks(t *testing.T, namespace string, hooks *chart.Objects) string {
+func (p plane) createHooks(t *testing.T, namespace string, hooks *chart.Objects) string {
 	t.Helper()
 	ctx := t.Context()
-	account, err := p.client.CoreV1().ServiceAccounts(namespace).Create(ctx, &hooks.ServiceAccounts[0], metav1.CreateOptions{})
+	account, err := p.Client.CoreV1().ServiceAccounts(namespace).Create(ctx, &hooks.ServiceAccounts[0], metav1.CreateOptions{})
 	require.NoError(t, err)
 	for _, err := range []error{
-		second(p.client.RbacV1().ClusterRoles().Create(ctx, &hooks.ClusterRoles[0], metav1.CreateOptions{})),
-		second(p.client.RbacV1().ClusterRoleBindings().Create(ctx, &hooks.ClusterRoleBindings[0], metav1.CreateOptions{})),
-		second(p.client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Create(ctx, &hooks.Policies[0], metav1.CreateOptions{})),
-		second(p.client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Create(ctx, &hooks.PolicyBindings[0], metav1.CreateOptions{})),
+		second(p.Client.RbacV1().ClusterRoles().Create(ctx, &hooks.ClusterRoles[0], metav1.CreateOptions{})),
+		second(p.Client.RbacV1().ClusterRoleBindings().Create(ctx, &hooks.ClusterRoleBindings[0], metav1.CreateOptions{})),
+		second(p.Client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Create(ctx, &hooks.Policies[0], metav1.CreateOptions{})),
+		second(p.Client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Create(ctx, &hooks.PolicyBindings[0], metav1.CreateOptions{})),
 	} {
 		require.NoError(t, err)
 	}
@@ -177,24 +178,24 @@ func (p *plane) createHooks(t *testing.T, namespace string, hooks *chart.Objects
 }
 
 // setTaints gives a node these taints and no others.
-func (p *plane) setTaints(t *testing.T, node string, taints ...corev1.Taint) {
+func (p plane) setTaints(t *testing.T, node string, taints ...corev1.Taint) {
 	t.Helper()
-	require.NoError(t, eventually(t.Context(), func() bool {
-		object, err := p.client.CoreV1().Nodes().Get(t.Context(), node, metav1.GetOptions{})
+	require.NoError(t, controlplane.Eventually(t.Context(), func() bool {
+		object, err := p.Client.CoreV1().Nodes().Get(t.Context(), node, metav1.GetOptions{})
 		require.NoError(t, err)
 		object.Spec.Taints = taints
-		_, err = p.client.CoreV1().Nodes().Update(t.Context(), object, metav1.UpdateOptions{})
+		_, err = p.Client.CoreV1().Nodes().Update(t.Context(), object, metav1.UpdateOptions{})
 		return err == nil
 	}), node)
 	t.Cleanup(func() {
-		_, _ = p.client.CoreV1().Nodes().Patch(context.WithoutCancel(t.Context()), node, types.MergePatchType, []byte(`{"spec":{"taints":null}}`), metav1.PatchOptions{})
+		_, _ = p.Client.CoreV1().Nodes().Patch(context.WithoutCancel(t.Context()), node, types.MergePatchType, []byte(`{"spec":{"taints":null}}`), metav1.PatchOptions{})
 	})
 }
 
 // istioReady returns the status of a node's condition IstioReady, "" where the node has none.
-func (p *plane) istioReady(t *testing.T, name string) corev1.ConditionStatus {
+func (p plane) istioReady(t *testing.T, name string) corev1.ConditionStatus {
 	t.Helper()
-	node, err := p.client.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
+	node, err := p.Client.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
 	require.NoError(t, err)
 	for _, condition := range node.Status.Conditions {
 		if condition.Type == "IstioReady" {
@@ -205,12 +206,12 @@ func (p *plane) istioReady(t *testing.T, name string) corev1.ConditionStatus {
 }
 
 // bearer returns a client that has nothing but a service account's token, bound to an object or, with nil, to none.
-func (p *plane) bearer(t *testing.T, namespace, account string, bound *authenticationv1.BoundObjectReference) *kubernetes.Clientset {
+func (p plane) bearer(t *testing.T, namespace, account string, bound *authenticationv1.BoundObjectReference) *kubernetes.Clientset {
 	t.Helper()
-	token, err := p.client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account,
+	token, err := p.Client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account,
 		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	config := rest.AnonymousClientConfig(p.config)
+	config := rest.AnonymousClientConfig(p.Config)
 	config.BearerToken = token.Status.Token
 	client, err := kubernetes.NewForConfig(config)
 	require.NoError(t, err)
@@ -218,22 +219,22 @@ func (p *plane) bearer(t *testing.T, namespace, account string, bound *authentic
 }
 
 // waitForPolicy waits until a patch that a policy must deny is denied: the API server takes note of policies and of roles by and by.
-func (p *plane) waitForPolicy(t *testing.T, patch func() error) {
+func (p plane) waitForPolicy(t *testing.T, patch func() error) {
 	t.Helper()
 	var err error
-	require.NoError(t, eventually(t.Context(), func() bool {
+	require.NoError(t, controlplane.Eventually(t.Context(), func() bool {
 		err = patch()
 		return apierrors.IsInvalid(err)
 	}), "the policy is not in force: %v", err)
 }
 
 // requireExpressionsInOrder requires that the API server's own check of types has found nothing in the policies.
-func (p *plane) requireExpressionsInOrder(t *testing.T) {
+func (p plane) requireExpressionsInOrder(t *testing.T) {
 	t.Helper()
 	var policies *admissionv1.ValidatingAdmissionPolicyList
-	require.NoError(t, eventually(t.Context(), func() bool {
+	require.NoError(t, controlplane.Eventually(t.Context(), func() bool {
 		var err error
-		policies, err = p.client.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(t.Context(), metav1.ListOptions{})
+		policies, err = p.Client.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(t.Context(), metav1.ListOptions{})
 		require.NoError(t, err)
 		for _, policy := range policies.Items {
 			if policy.Status.ObservedGeneration != policy.Generation || policy.Status.TypeChecking == nil {

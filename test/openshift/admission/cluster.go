@@ -1,7 +1,7 @@
 // Package admission is what an OpenShift API server does with a pod before it stores it, as far as the pod's service account and
 // SecurityContextConstraints are concerned: Kubernetes' own defaults, ServiceAccount admission and RBAC authorizer, and OpenShift's own
 // SCC admission, all in this process. None of the code is imitated. What an API server reads from etcd is Go values, the platform's as
-// Platform returns it.
+// Platform returns it. Serve puts the same SCC admission before a real API server.
 package admission
 
 import (
@@ -12,6 +12,7 @@ import (
 	securityv1 "github.com/openshift/api/security/v1"
 	"github.com/openshift/apiserver-library-go/pkg/securitycontextconstraints/sccadmission"
 	"github.com/openshift/apiserver-library-go/pkg/securitycontextconstraints/sccdefaults"
+	securityinformers "github.com/openshift/client-go/security/informers/externalversions/security/v1"
 	securitylisters "github.com/openshift/client-go/security/listers/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -19,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	kubeadmission "k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	rbaclisters "k8s.io/client-go/listers/rbac/v1"
@@ -47,23 +50,31 @@ func New(objects ...runtime.Object) (*Cluster, error) {
 	accounts := serviceaccount.NewServiceAccount()
 	accounts.SetExternalKubeClientSet(nothing())
 	accounts.SetExternalKubeInformerFactory(c.store)
-	constraints := sccadmission.NewConstraint()
-	constraints.SetExternalKubeInformerFactory(c.store)
-	constraints.SetSecurityInformers(informer[securitylisters.SecurityContextConstraintsLister]{c.store.constraints, securitylisters.NewSecurityContextConstraintsLister})
-	constraints.SetAuthorizer(rbac.New(
+	if err := accounts.ValidateInitialization(); err != nil {
+		return nil, err
+	}
+	sccs := informer[securitylisters.SecurityContextConstraintsLister]{c.store.constraints, securitylisters.NewSecurityContextConstraintsLister}
+	constraints, err := sccPlugin(c.store, sccs, rbac.New(
 		&rbac.RoleGetter{Lister: rbaclisters.NewRoleLister(c.store.roles)},
 		&rbac.RoleBindingLister{Lister: rbaclisters.NewRoleBindingLister(c.store.roleBindings)},
 		&rbac.ClusterRoleGetter{Lister: rbaclisters.NewClusterRoleLister(c.store.clusterRoles)},
 		&rbac.ClusterRoleBindingLister{Lister: rbaclisters.NewClusterRoleBindingLister(c.store.clusterRoleBindings)},
 	))
-	for _, plugin := range []kubeadmission.InitializationValidator{accounts, constraints} {
-		if err := plugin.ValidateInitialization(); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, err
 	}
 	// In this order as in OpenShift: what ServiceAccount admission mounts, the SCC has to allow.
 	c.chain = kubeadmission.NewChainHandler(accounts, constraints)
 	return c, nil
+}
+
+// sccPlugin returns OpenShift's SCC admission, which reads namespaces and SCCs from these informers, and asks rights who may use an SCC.
+func sccPlugin(namespaces informers.SharedInformerFactory, sccs securityinformers.SecurityContextConstraintsInformer, rights authorizer.Authorizer) (kubeadmission.Interface, error) {
+	plugin := sccadmission.NewConstraint()
+	plugin.SetExternalKubeInformerFactory(namespaces)
+	plugin.SetSecurityInformers(sccs)
+	plugin.SetAuthorizer(rights)
+	return plugin, plugin.ValidateInitialization()
 }
 
 // Put creates or replaces objects of the kinds that admission reads: Namespace, ServiceAccount, SecurityContextConstraints, Role,
