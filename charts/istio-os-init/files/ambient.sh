@@ -25,6 +25,7 @@ COMMIT
 *raw
 :ISTIO_OS_INIT - [0:0]
 -A ISTIO_OS_INIT -p udp -m mark --mark 0x539/0xfff -m udp --dport 53 -j CT --zone 1
+-A ISTIO_OS_INIT -p udp -m mark ! --mark 0x539/0xfff -m udp --sport 53 -j CT --zone 1
 COMMIT
 RULES
   # What reconciles rules reads this table too.
@@ -42,6 +43,7 @@ table inet istio-os-init {
     meta l4proto tcp ip saddr 169.254.7.127 counter accept
     ip daddr != 127.0.0.1/32 tcp dport != 15008 mark and 0xfff != 0x539 counter redirect to :15006
     ip6 daddr != ::1/128 tcp dport != 15008 mark and 0xfff != 0x539 counter redirect to :15006
+    iifname fake0 meta l4proto tcp counter return
   }
   chain nat-output {
     type nat hook output priority -100;
@@ -63,6 +65,7 @@ table inet istio-os-init {
   chain raw-output {
     type filter hook output priority -300;
     udp dport 53 meta mark and 0xfff == 0x539 counter ct zone set 1
+    udp sport 53 meta mark and 0xfff != 0x539 counter ct zone set 1
   }
 }
 RULES
