@@ -59,11 +59,11 @@ func (e expression) GetExpression() string         { return e.text }
 func (e expression) ReturnTypes() []*celtypes.Type { return e.returns }
 func (e expression) GetName() string               { return e.name }
 
-// kyvernoChart is the chart of Kyverno's pod security policies, of the release that ci/policies pins.
+// kyvernoChart is the chart of Kyverno's pod security policies, of the release that ci/policies/kyverno pins.
 func kyvernoChart(t *testing.T) string {
 	t.Helper()
 	list := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/kyverno/kyverno")
-	list.Dir = filepath.Join(chart.Root(), "ci", "policies")
+	list.Dir = filepath.Join(chart.Root(), "ci", "policies", "kyverno")
 	output, err := list.Output()
 	require.NoError(t, err)
 	dir := strings.TrimSpace(string(output))

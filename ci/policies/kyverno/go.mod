@@ -1,4 +1,4 @@
-module github.com/istio-os-init/istio-os-init/ci/policies
+module github.com/istio-os-init/istio-os-init/ci/policies/kyverno
 
 go 1.26.6
 
