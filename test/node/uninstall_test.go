@@ -127,14 +127,21 @@ func TestCleanUpStartsAnewIfItCannotRemoveWhatIsWrittenOnANodeThatWasClean(t *te
 	needNamespaces(t)
 	s := newUninstall(t, "")
 	s.write("notes/ours", ours)
-	script, file, dir := s.path("config/clean-up.sh"), s.path(persisted), s.path("host/etc/modules-load.d")
-	command := exec.CommandContext(s.patience(), "/bin/sh", "-c", "mount --make-rprivate / && mount --bind "+dir+" "+dir+" && { sh "+script+" & sleep 2; kill -0 $! || exit 9; cp "+
-		s.path("notes/ours")+" "+file+".tmp && mv "+file+".tmp "+file+" && mount -o remount,bind,ro "+dir+" && wait $!; }")
+	script, file, dir, later := s.path("config/clean-up.sh"), s.path(persisted), s.path("host/etc/modules-load.d"), s.path("later")
+	require.NoError(t, os.MkdirAll(later, 0o755))
+	// What is written and that it cannot be removed come at once, in one mount.
+	command := exec.CommandContext(s.patience(), "/bin/sh", "-ec", `mount --make-rprivate /
+cp `+s.path("notes/ours")+" "+strings.Replace(file, dir, later, 1)+`
+mount --bind `+later+" "+later+` && mount -o remount,bind,ro `+later+`
+sh `+script+` &
+sleep 2
+kill -0 $! || exit 9
+mount --bind `+later+" "+dir+`
+wait $!`)
 	command.Env = append(s.env, environment(s.objects.Hooks.Container(t, "clean-up"))...)
 	command.SysProcAttr = namespaces()
-	output, err := command.CombinedOutput()
-	require.Error(t, err)
-	require.Equal(t, 1, command.ProcessState.ExitCode(), string(output))
+	got := s.ended(command)
+	require.Equal(t, 1, got.exit, got.log)
 }
 
 // api answers as the API server does once Helm has made the hooks' objects, over TLS and with Kubernetes' own types.
