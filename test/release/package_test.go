@@ -58,7 +58,7 @@ func TestTwoClonesMakeTheSamePackage(t *testing.T) {
 		for _, file := range r.pack(t) {
 			sums = append(sums, fmt.Sprintf("%s %x", filepath.Base(file), sha256.Sum256([]byte(read(t, file)))))
 		}
-		require.Len(t, sums, 2, "the package and its bill of materials")
+		require.Len(t, sums, 3, "the package, its manifest and its bill of materials")
 		return sums
 	}
 	first := packed(clone("022"))
@@ -70,6 +70,17 @@ func TestTwoClonesMakeTheSamePackage(t *testing.T) {
 	second.write(t, ".git/info/exclude", "*~\n")
 	second.write(t, filepath.Join(chartDir, "docs.md~"), "ignored by git")
 	require.Equal(t, first, packed(second))
+}
+
+// What is applied is what helm installs, by test/kubernetes.
+func TestThePackageComesWithAManifestForKubectlThatBelongsToNoRelease(t *testing.T) {
+	t.Parallel()
+	made := newRepository(t).pack(t)
+	require.Equal(t, strings.TrimSuffix(made[0], ".tgz")+".yaml", made[1])
+	manifest := read(t, made[1])
+	require.Regexp(t, `(?m)^kind: DaemonSet$`, manifest)
+	require.NotContains(t, manifest, "managed-by")
+	require.NotContains(t, manifest, "helm.sh/hook")
 }
 
 func TestAChartWithChangesThatAreNotCommittedIsNotPackaged(t *testing.T) {
@@ -87,7 +98,7 @@ func TestASignedPackageIsVerifiedAndATamperedOneIsRefused(t *testing.T) {
 	r := newRepository(t)
 	r.trust(t, ours)
 	made := r.pack(t, "CHART_SIGNING_KEY="+ours.secret, "CHART_SIGNING_PASSPHRASE=one phrase")
-	require.Len(t, made, 3)
+	require.Len(t, made, 4)
 	require.Equal(t, made[0]+".prov", made[1])
 	signed := []byte(read(t, made[0]))
 	require.Equal(t, read(t, r.pack(t)[0]), string(signed), "a signature changes nothing in the package")

@@ -22,7 +22,7 @@ type component struct {
 func TestTheBillOfMaterialsIsValidAndListsWhatThePackageHolds(t *testing.T) {
 	t.Parallel()
 	made := newRepository(t).pack(t)
-	bom := read(t, made[1])
+	bom := read(t, made[2])
 	require.NoError(t, valid(t, bom))
 	require.Error(t, valid(t, strings.Replace(bom, `"container"`, `"image"`, 1)), "a check that takes everything")
 	require.Error(t, valid(t, strings.Replace(bom, `"Apache-2.0"`, `"Apache-2"`, 1)), "a check without SPDX's list")

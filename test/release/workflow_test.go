@@ -149,7 +149,7 @@ func TestTheWorkflowsCommandsMakeASignedReleaseInARegistry(t *testing.T) {
 	require.Contains(t, read(t, filepath.Join(temp, "notes.md")), key.fingerprint)
 	made, err := filepath.Glob(clone.path(".package/*"))
 	require.NoError(t, err)
-	require.Len(t, made, 3)
+	require.Len(t, made, 4)
 	require.FileExists(t, clone.path(".package/istio-os-init.cdx.json"), "what the attestation takes")
 
 	digest := strings.TrimSpace(strings.TrimPrefix(read(t, outputs), "digest="))
