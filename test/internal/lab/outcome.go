@@ -20,6 +20,7 @@ type Outcome struct {
 	// Round counts the sandboxes that load has run in.
 	Round        int
 	Backends     map[string]string
+	Paths        []struct{ Path, Family, Result string }
 	Facts        map[string]string
 	Capabilities map[string]bool
 	Reasons      []struct{ Reason, Subject, Sentence, Fix string }
