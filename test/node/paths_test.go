@@ -1,6 +1,7 @@
 package node
 
 import (
+	"os/exec"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -70,7 +71,9 @@ func TestAPathWhoseRulesAreFlushedIsLost(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			s := newSandbox(t, row.values).withIstio().withFamilies()
-			s.program("pilot-agent", program(t, "proxyv2-stand-in")+` "$@" && `+row.flush)
+			perl, err := exec.LookPath("perl")
+			require.NoError(t, err)
+			s.program("pilot-agent", program(t, "proxyv2-stand-in")+` "$@" && `+row.flush).program("perl", "exec "+perl+` "$@"`)
 			got := s.verify()
 			require.Equal(t, "False TrafficNotRedirected", s.outcome("verify").says(), got.log)
 			require.Equal(t, row.lost, s.outcome("verify").reasons[0].subject, got.log)

@@ -343,6 +343,9 @@ func TestEveryScriptEndsAtOnceOnSIGTERM(t *testing.T) {
 func (s *sandbox) program(name, script string) *sandbox {
 	s.t.Helper()
 	require.NoError(s.t, os.MkdirAll(s.path("bin"), 0o755))
+	if name == "pilot-agent" { // a stand-in that applies no rules, so what sends traffic through them is one too
+		s.program("perl", "echo path outbound 4 arrived")
+	}
 	require.NoError(s.t, os.WriteFile(s.path("bin/"+name), []byte("#!/bin/sh\n"+script+"\n"), 0o755))
 	if !strings.HasPrefix(s.env[0], "PATH="+s.path("bin")) {
 		s.env[0] = "PATH=" + s.path("bin") + ":" + strings.TrimPrefix(s.env[0], "PATH=")
