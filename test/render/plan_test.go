@@ -121,7 +121,7 @@ func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 	require.NoError(t, err)
 	var scripts []string
 	for _, file := range files {
-		if !slices.Contains([]string{"signal.sh", "api.sh", "clean-up.sh", "uninstall.sh"}, file.Name()) {
+		if !slices.Contains([]string{"signal.sh", "api.sh", "clean-up.sh", "uninstall.sh", "ambient.sh"}, file.Name()) {
 			scripts = append(scripts, file.Name())
 		}
 	}
@@ -136,6 +136,10 @@ func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 	data = objects.ConfigMap(t).Data
 	ships(data, append(scripts, "signal.sh", "api.sh")...)
 	require.Len(t, data, len(scripts)+4)
+
+	data = chart.Render(t, "mesh: {ambient: true}").ConfigMap(t).Data
+	ships(data, append(scripts, "ambient.sh")...)
+	require.Len(t, data, len(scripts)+3)
 }
 
 func TestAChangeOfPlanOrScriptsRollsThePods(t *testing.T) {
