@@ -332,6 +332,8 @@ func (s *sandbox) outcome(writer string) record {
 		case "backend":
 			name, verdict, _ := strings.Cut(value, " ")
 			r.backends[name] = verdict
+		case "ambient":
+			require.Equal(s.t, "applies", value, content)
 		case "path":
 			words := strings.SplitN(value, " ", 3)
 			require.Len(s.t, words, 3, content)

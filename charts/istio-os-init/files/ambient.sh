@@ -6,7 +6,7 @@
 #        with Istio's own golden files. Neither proxyv2 nor install-cni has a command that applies them, and proxyv2 has no ipset: of a
 #        set that does not exist iptables says so only if the kernel has xt_set and ip_set. Of ip_set_hash_ip only load knows.
 
-# ambient_rules ADDRESS: for iptables-restore, of one family. A chain that is there already is emptied by its line.
+# ambient_rules ADDRESS BACKEND: for iptables-restore, of the address's family. A chain that is there already is emptied by its line.
 ambient_rules() {
   cat <<RULES
 *mangle
@@ -71,37 +71,39 @@ table inet istio-os-init {
 RULES
 }
 
-# ambient_family IPTABLES ADDRESS BACKEND: whether the kernel takes the rules of one family. Sets $text to what is said if not.
+# ambient_family BACKEND IPTABLES ADDRESS: whether the kernel takes the rules of one family.
 ambient_family() {
-  ambient_rules "$2" "$3" >"$rules"
-  bounded "$limit" "$1-restore" --noflush "$rules" || return 1
+  ambient_rules "$3" "$1" >"$rules"
+  bounded "$limit" "$2-$1-restore" --noflush "$rules" || return 1
   printf '%s\n' '*nat' ':ISTIO_OS_INIT - [0:0]' '-A ISTIO_OS_INIT -m set --match-set ISTIO_OS_INIT dst -j RETURN' COMMIT >"$rules"
-  bounded "$limit" "$1-restore" --noflush "$rules"
+  bounded "$limit" "$2-$1-restore" --noflush "$rules"
   case $text in *"Set ISTIO_OS_INIT doesn't exist"*) ;; *) return 1 ;; esac
 }
 
 # ambient_route FAMILY: whether marked packets can be routed to the pod itself.
 ambient_route() {
-  bounded "$limit" ip "-$1" rule add fwmark 0x111/0xfff lookup 100 pref 32764 || return 1
-  bounded "$limit" ip "-$1" rule delete fwmark 0x111/0xfff lookup 100 pref 32764
+  bounded "$limit" ip "-$1" rule add fwmark 0x111/0xfff lookup 100 pref 32764 &&
+    bounded "$limit" ip "-$1" rule delete fwmark 0x111/0xfff lookup 100 pref 32764
 }
 
-# prove_ambient BACKEND: whether the kernel takes all of it, IPv6 too if it has IPv6. If not, sets $log to what was said.
+# ambient_both BACKEND: whether the kernel takes the rules and routes of both families, of IPv6 only if it has IPv6.
+ambient_both() {
+  case $1 in
+    # both families in one table
+    native-nft) ambient_nft >"$rules" && bounded "$limit" nft --check --file "$rules" ;;
+    *) ambient_family "$1" iptables 169.254.7.127 ;;
+  esac && ambient_route 4 || return 1
+  [ -e /proc/net/if_inet6 ] || return 0
+  [ "$1" = native-nft ] || ambient_family "$1" ip6tables fd16:9254:7127:1337:ffff:ffff:ffff:ffff || return 1
+  ambient_route 6
+}
+
+# prove_ambient BACKEND: whether the kernel takes all of it. If not, sets $log to what was said.
 prove_ambient() {
   local rules code=0
   say "trying ambient's rules with $1, for at most $limit s each"
   rules=$(mktemp) || return 1
-  case $1 in
-    native-nft) ambient_nft >"$rules" && bounded "$limit" nft --check --file "$rules" || code=1 ;;
-    *)
-      ambient_family "iptables-$1" 169.254.7.127 "$1" || code=1
-      if [ "$code" -eq 0 ] && [ -e /proc/net/if_inet6 ]; then
-        ambient_family "ip6tables-$1" fd16:9254:7127:1337:ffff:ffff:ffff:ffff "$1" || code=1
-      fi
-      ;;
-  esac
-  [ "$code" -ne 0 ] || ambient_route 4 || code=1
-  [ "$code" -ne 0 ] || [ ! -e /proc/net/if_inet6 ] || ambient_route 6 || code=1
+  ambient_both "$1" || code=1
   log=$text
   rm -f "$rules"
   return "$code"

@@ -54,7 +54,7 @@ begin_round() {
   read_outcome load || round=0
   round=$((round + 1))
   [ "${#round}" -le 9 ] || round=1
-  error='' backends_found=''
+  error='' findings=''
   conclude Loading "round $round" || exit 0
 }
 

@@ -1,7 +1,7 @@
 # outcome.awk: makes a container's record (outcome.sh) of the reasons that it gives, by the catalogue (file reasons). Needs text.awk.
 #
 # In, environment: files, the directory of the catalogue; before, reasons of another record, which come first; given and subject, the
-# container's reason, or explain if explain.awk gives the reasons; round, uptime, error, backends: lines of the record. Standard input is explain.awk's.
+# container's reason, or explain if explain.awk gives the reasons; round, uptime, error, findings: lines of the record. Standard input is explain.awk's.
 # For explain.awk: add(NAME, SUBJECT) adds a reason; in a text, {name} stands for value["name"].
 
 BEGIN {
@@ -42,5 +42,5 @@ END {
   print "round " ENVIRON["round"] "\nuptime " ENVIRON["uptime"] "\nstatus " status
   print "line " line also (count > 4 ? " and " count - 4 " more" : "")
   print "message " shorten(1000, message)
-  print reasons (ENVIRON["error"] == "" ? "" : "error " ENVIRON["error"] "\n") ENVIRON["backends"]
+  print reasons (ENVIRON["error"] == "" ? "" : "error " ENVIRON["error"] "\n") ENVIRON["findings"]
 }

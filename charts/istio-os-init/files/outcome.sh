@@ -4,7 +4,8 @@
 # A container writes to one directory, $state/$own, which every other container mounts read-only. There:
 #   outcome  "KEY VALUE" a line: round N (load counts them), uptime of the kernel in seconds, status True|False|Unknown, line
 #            and message, which say all of it in short; for each reason, most decisive first: reason NAME, subject, sentence,
-#            fix; at the end: error WHAT THE KERNEL SAID, backend NAME VERDICT, path PATH FAMILY RESULT. outcome.awk makes it.
+#            fix; at the end: error WHAT THE KERNEL SAID, and findings: backend NAME VERDICT, path PATH FAMILY RESULT, ambient
+#            applies. outcome.awk makes it.
 # What is read from there was written by a container with fewer rights: it is data, bounded and cleaned, and never run.
 #
 # In: ISTIO_OS_INIT_STATE            the directory of those directories. Default /run/istio-os-init.
@@ -79,14 +80,14 @@ tell() {
 }
 
 # conclude REASON SUBJECT: the container's one conclusion: record, log and termination message; for explain, what explain.awk finds in
-# $facts. In: round, error, backends, backends_found; before, reasons that come first. Fails, having said so, if it cannot write.
+# $facts. In: round, error, backends, findings; before, reasons that come first. Fails, having said so, if it cannot write.
 conclude() {
   local given=$1 subject=$2 record uptime=0
   shift 2
   [ "$given" != explain ] || set -- -f "${0%/*}/explain.awk"
   { read -r uptime _ </proc/uptime; } 2>/dev/null || :
   record=$(
-    export files="${0%/*}" before="${before-}" given subject round="${round:-0}" uptime="${uptime%.*}" error="${error-}" backend="${backends-}" backends="${backends_found-}"
+    export files="${0%/*}" before="${before-}" given subject round="${round:-0}" uptime="${uptime%.*}" error="${error-}" backend="${backends-}" findings="${findings-}"
     exec awk -f "$files/text.awk" "$@" -f "$files/outcome.awk" <<END
 ${facts-}
 END
@@ -101,7 +102,7 @@ END
   fi
 }
 
-# read_outcome WRITER: sets status, round, uptime, reason (the first one's name), line, message, error, reasons and backends_found
+# read_outcome WRITER: sets status, round, uptime, reason (the first one's name), line, message, error, reasons and findings
 # from a writer's record; fails if there is none, or none that makes sense.
 read_outcome() {
   data "$state/$1/outcome" 16384 && parse_outcome "$text"
@@ -109,7 +110,7 @@ read_outcome() {
 
 parse_outcome() {
   local key value
-  round='' uptime=0 status='' reason='' line='' message='' reasons='' error='' backends_found=''
+  round='' uptime=0 status='' reason='' line='' message='' reasons='' error='' findings=''
   while read -r key value; do
     case $key in
       round) round=$value ;;
@@ -118,7 +119,7 @@ parse_outcome() {
       line) shorten 2900 "$value" && line=$shortened ;;
       message) shorten 1000 "$value" && message=$shortened ;;
       error) error=$value ;;
-      backend | path) backends_found="$backends_found$key $value$line_break" ;;
+      backend | path | ambient) findings="$findings$key $value$line_break" ;;
       reason)
         case $value in '' | *[!A-Za-z]*) return 1 ;; esac
         [ "${#value}" -le 40 ] || return 1
@@ -166,7 +167,7 @@ in_form() {
 print_outcome() {
   {
     printf 'node %s\nround %s\nstatus %s\nline %s\nmessage %s\n' "$node" "$round" "$status" "$line" "$message"
-    printf 'error %s\n%s%sfacts\n%s\n' "$error" "$reasons" "$backends_found" "${facts-}"
+    printf 'error %s\n%s%sfacts\n%s\n' "$error" "$reasons" "$findings" "${facts-}"
   } | in_form "$1"
 }
 

@@ -14,20 +14,20 @@ end_at_once "$@"
 
 limit=60
 
-# arrivals: sets $arrived to what has arrived, verify's own traffic too (paths.pl), and what could not be tried.
+# arrivals: sets $arrived to what verify has found of ambient's rules and of its own traffic (paths.pl), besides what arrives here.
 arrivals() {
-  local key path family result untried=
+  local key path family result ambient='' untried=
   arrived="a connection of the proxy's user"
   while read -r key path family result; do
     case $key:$result in
       path:arrived) arrived="$arrived, $path over IPv$family" ;;
+      ambient:*) ambient="; ambient's rules apply" ;;
       path:untried*) untried="$untried, $path over IPv$family" ;;
     esac
   done <<END
-$backends_found
+$findings
 END
-  case $reasons in *"ambient's rules too"*) arrived="$arrived; ambient's rules apply" ;; esac
-  arrived="$arrived${untried:+; not tried: ${untried#, }}"
+  arrived="$arrived$ambient${untried:+; not tried: ${untried#, }}"
 }
 
 read_outcome load || reason=

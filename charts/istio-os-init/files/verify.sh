@@ -10,7 +10,7 @@
 #      FORCE_IPTABLES_BINARY    read by Istio: legacy or nft. So are ISTIO_DUAL_STACK and INVALID_DROP.
 # Out: the outcome (outcome.sh): RulesApplied, which verify-traffic has to complete, or why they do not apply. Its lines
 #      "backend NAME works|refused|lacks ..." say what is known of each backend, and "path PATH FAMILY arrived|lost|untried ..."
-#      where traffic arrives (paths.pl).
+#      where traffic arrives (paths.pl); "ambient applies" that ambient's rules do.
 # Exit: 0, whatever was found out: watch holds the verdict. With ISTIO_OS_INIT_TEST: 1 if the rules are refused.
 set -u
 own=verify
@@ -86,7 +86,7 @@ try() {
   esac >/dev/null 2>&1
 }
 
-# other_backends: adds to $backends_found what is known of each backend that neither the plan serves nor Istio has used. One whose modules are not
+# other_backends: adds to $findings what is known of each backend that neither the plan serves nor Istio has used. One whose modules are not
 # there is not tried: the kernel would load what nothing needs.
 other_backends() {
   local key backend found_out
@@ -100,7 +100,7 @@ other_backends() {
         ;;
       loadable) found_out='has its modules on disk' ;;
     esac
-    backends_found="${backends_found}backend $backend $found_out$line_break"
+    findings="${findings}backend $backend $found_out$line_break"
   done <<END
 $facts
 END
@@ -129,7 +129,7 @@ clean_slate() {
   esac
 }
 
-# try_paths ARGUMENT...: adds to $backends_found where traffic arrives, and sets $lost to the paths on which it does not.
+# try_paths ARGUMENT...: adds to $findings where traffic arrives, and sets $lost to the paths on which it does not.
 try_paths() {
   local mode=REDIRECT dns=false families=4 key path family result
   case " $* " in *' TPROXY '*) mode=TPROXY ;; esac
@@ -140,7 +140,7 @@ try_paths() {
   [ "$?" -ne 127 ] || text='path all 4 untried the image has no perl'
   while read -r key path family result; do
     [ "$key" = path ] || continue
-    backends_found="${backends_found}path $path $family $result$line_break"
+    findings="${findings}path $path $family $result$line_break"
     [ "$result" != lost ] || lost="$lost${lost:+, }$path over IPv$family"
   done <<END
 $text
@@ -149,13 +149,20 @@ END
 
 # judge ARGUMENT...: concludes what the rules that are applied are worth.
 judge() {
-  case ,$backends, in *",$used,"*) ;; *) conclude BackendMismatch "$used" && return ;; esac
+  case ,$backends, in
+    *",$used,"*) ;;
+    *)
+      conclude BackendMismatch "$used"
+      return
+      ;;
+  esac
   try_paths "$@"
   if [ -n "$lost" ]; then
     conclude TrafficNotRedirected "$lost"
   elif [ "${ISTIO_OS_INIT_AMBIENT:-false}" != true ]; then
     conclude RulesApplied "$used"
   elif . "${0%/*}/ambient.sh" && prove_ambient "$used"; then
+    findings="${findings}ambient applies$line_break"
     conclude RulesApplied "$used, ambient's rules too"
   else
     error="ambient: $(words)"
@@ -178,7 +185,7 @@ begin() {
   data "$state/load/facts" 65536 || :
   facts=$text
   [ "$before" != "$round" ] || clean_slate "$@"
-  error='' backends_found=''
+  error='' findings=''
   conclude Applying "$backends" || exit 0
 }
 
@@ -191,7 +198,7 @@ log=$text
 say "$log"
 if [ "$code" -eq 0 ]; then
   used=$(backend_used "$@")
-  backends_found="backend $used works$line_break"
+  findings="backend $used works$line_break"
   other_backends
   judge "$@" || :
 elif [ "$code" -eq 124 ]; then
@@ -199,7 +206,7 @@ elif [ "$code" -eq 124 ]; then
 else
   error=$(words)
   error=${error:-istio-iptables ended with exit code $code}
-  backends_found="backend $backends refused$line_break"
+  findings="backend $backends refused$line_break"
   other_backends
   conclude explain '' || :
 fi

@@ -118,7 +118,7 @@ wait_for_deletion() {
 read_attempts
 find_outcome
 tell "$line"
-error='' backends_found=''
+error='' findings=''
 if [ "$status" = True ]; then
   watch_modules
   conclude ModuleGone "${missing# }" || :
