@@ -84,14 +84,14 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 	mark := vm.AuditMark()
 	before := whatIstioInitSays(t, vm, all)
 	require.Equal(t, names(bare), names(vm.Modules()), "something was loaded on demand")
-	for command := range strings.Lines(pageCommands(t, "istio-init-fails.md")) { // the first of them are the node's
-		require.NotEqual(t, "127", strings.TrimSpace(vm.Run("("+strings.TrimSpace(command)+") >/dev/null 2>&1; echo $?")), command)
+	for _, command := range onTheNode(t, "istio-init-fails.md") {
+		require.NotEqual(t, "127", strings.TrimSpace(vm.Run("("+command+") >/dev/null 2>&1; echo $?")), command)
 	}
 	denial := "imitated"
 	if vm.SELinux() {
 		denial = "SELinux" // of nfnetlink here; of iptable_nat once something has loaded ip_tables
 		require.Regexp(t, `avc: +denied +{ module_request } for .* kmod="net-pf-16-proto-12" .*scontext=\w+:\w+:container_t:`, strings.Join(vm.Denials(mark), "\n"))
-		require.Regexp(t, `(?s)^Enforcing\n.*denied +{ module_request }`, vm.Run(pageCommands(t, "selinux.md")), "how the page tells")
+		require.Regexp(t, `(?s)^Enforcing\n.*denied +{ module_request }`, vm.Run(strings.Join(onTheNode(t, "selinux.md"), "\n")), "how the page tells")
 	}
 	var rows []string
 	for _, c := range all {
@@ -121,14 +121,10 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 	report(t, rows)
 }
 
-// pageCommands are the commands of a page's first sh block.
-func pageCommands(t *testing.T, page string) string {
+// onTheNode are the commands of a page's first sh block: those that a node's administrator runs.
+func onTheNode(t *testing.T, page string) []string {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(chart.Path(), "docs", page))
-	require.NoError(t, err)
-	block := regexp.MustCompile("(?s)```sh\n(.*?)```").FindSubmatch(content)
-	require.NotNil(t, block, page)
-	return string(block[1])
+	return chart.Commands(t, filepath.Join(chart.Path(), "docs", page))[0]
 }
 
 // whatIstioInitSays runs istio-init of each cell at once, none of which can work, and returns what the kernel refused by the cell's name.

@@ -4,7 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,30 +17,20 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
 
-// blocks are the commands of a page's sh blocks.
-func blocks(t *testing.T, page string) []string {
-	t.Helper()
-	content, err := os.ReadFile(filepath.Join(chart.Path(), page))
-	require.NoError(t, err)
-	var commands []string
-	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(content), -1) {
-		commands = append(commands, strings.Split(strings.TrimSpace(block[1]), "\n")...)
-	}
-	require.NotEmpty(t, commands, page)
-	return commands
-}
-
 // The page of who searches for the error, from top to bottom. What needs a node is run elsewhere: `report` by test/cluster, since the
 // chart's README has the same line, and a node's own commands by test/kernel.
 func TestEveryCommandOfThePageOnTheErrorWorks(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	commands := blocks(t, "docs/istio-init-fails.md")
-	require.Equal(t, commands, blocks(t, "docs/istio-init-fails.zh.md"), "both languages have the same commands")
-	readme := blocks(t, "README.md")
+	commandsOf := func(page string) []string {
+		return slices.Concat(chart.Commands(t, filepath.Join(chart.Path(), page))...)
+	}
+	commands := commandsOf("docs/istio-init-fails.md")
+	require.Equal(t, commands, commandsOf("docs/istio-init-fails.zh.md"), "both languages have the same commands")
+	readme := commandsOf("README.md")
 
 	dir, path := chart.Workspace(t), t.TempDir()
-	require.NoError(t, os.Symlink(chart.Tool(t, "helm"), filepath.Join(path, "helm")))
+	chart.UseHelm(t)
 	require.NoError(t, os.Symlink(filepath.Join(os.Getenv("KUBERNETES_BINARIES"), "kubectl"), filepath.Join(path, "kubectl")))
 	manifest, err := exec.CommandContext(t.Context(), filepath.Join(chart.Root(), "scripts", "manifest")).Output()
 	require.NoError(t, err)

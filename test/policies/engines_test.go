@@ -2,7 +2,6 @@ package policies
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -62,12 +61,8 @@ func (e expression) GetName() string               { return e.name }
 // kyvernoChart is the chart of Kyverno's pod security policies, of the release that ci/policies/kyverno pins.
 func kyvernoChart(t *testing.T) string {
 	t.Helper()
-	list := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/kyverno/kyverno")
-	list.Dir = filepath.Join(chart.Root(), "ci", "policies", "kyverno")
-	output, err := list.Output()
+	dir, err := chart.ModuleDir(t.Context(), filepath.Join(chart.Root(), "ci", "policies", "kyverno"), "github.com/kyverno/kyverno")
 	require.NoError(t, err)
-	dir := strings.TrimSpace(string(output))
-	require.NotEmpty(t, dir, "Kyverno is not downloaded, and a test does not download it. Run: make tools")
 	manifest, err := chart.Manifest(t, filepath.Join(dir, "charts", "kyverno-policies"), []string{chart.ValuesFile(t, "podSecurityStandard: restricted\nincludeOtherPolicies: [require-non-root-groups]\n")})
 	require.NoError(t, err)
 	return manifest

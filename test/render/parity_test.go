@@ -2,7 +2,6 @@ package render
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -84,11 +83,9 @@ func TestVerifyRunsAsIstioInitDoesInEveryPodThatIstiosInjectorRenders(t *testing
 // istioModule returns the directory of Istio's module that the stand-in for proxyv2 is built from.
 func istioModule(t *testing.T) string {
 	t.Helper()
-	output, err := exec.CommandContext(t.Context(), "go", "-C", filepath.Join(chart.Root(), "ci", "proxyv2-stand-in"), "list", "-m", "-f", "{{.Dir}}", "istio.io/istio").Output()
+	dir, err := chart.ModuleDir(t.Context(), filepath.Join(chart.Root(), "ci", "proxyv2-stand-in"), "istio.io/istio")
 	require.NoError(t, err)
-	directory := strings.TrimSpace(string(output))
-	require.NotEmpty(t, directory, "Istio's module is not on this machine. Run: go -C ci/proxyv2-stand-in mod download istio.io/istio")
-	return directory
+	return dir
 }
 
 // containersOf returns the containers of every pod in a file of manifests, wherever in them.

@@ -6,14 +6,14 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
 
 // Path is that of the objects.
@@ -24,11 +24,11 @@ const definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 // Serve creates OpenShift's own CustomResourceDefinition, that of the module github.com/openshift/api, and waits until the API server serves
 // it. It returns an error if that takes longer than patience.
 func Serve(ctx context.Context, client rest.Interface, patience time.Duration) error {
-	module, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/openshift/api").Output()
+	module, err := chart.ModuleDir(ctx, "", "github.com/openshift/api")
 	if err != nil {
 		return err
 	}
-	definition, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(module)), "security", "v1", "zz_generated.crd-manifests",
+	definition, err := os.ReadFile(filepath.Join(module, "security", "v1", "zz_generated.crd-manifests",
 		"0000_03_config-operator_01_securitycontextconstraints.crd.yaml"))
 	if err != nil {
 		return err
