@@ -18,11 +18,12 @@ import (
 func TestTheProofOfAmbientHasEveryMatchAndTargetOfIstiosOwnRules(t *testing.T) {
 	t.Parallel()
 	script := source(t, "ambient.sh")
+	module := istioModule(t)
 	for backend, words := range map[string]*regexp.Regexp{
 		"iptables": regexp.MustCompile(`-m [a-z]+|-j [A-Z]+|--[a-z-]+`),
 		"nftables": regexp.MustCompile(`\b(meta|mark|ct|zone|l4proto|saddr|daddr|dport|sport|oifname|iifname|skuid|counter|accept|redirect|snat|return|and|ip6?|tcp|udp|type|hook|route|nat|filter|prerouting|output|postrouting|@)\b`),
 	} {
-		golden, err := filepath.Glob(filepath.Join(istioModule(t), "cni", "pkg", backend, "testdata", "*.golden"))
+		golden, err := filepath.Glob(filepath.Join(module, "cni", "pkg", backend, "testdata", "*.golden"))
 		require.NoError(t, err)
 		require.NotEmpty(t, golden)
 		ours := words.FindAllString(script, -1)
@@ -33,7 +34,7 @@ func TestTheProofOfAmbientHasEveryMatchAndTargetOfIstiosOwnRules(t *testing.T) {
 				if word == "-j ISTIO" { // a jump to a chain of its own
 					continue
 				}
-				require.True(t, slices.Contains(ours, word), "%s has %q, which the proof lacks", strings.TrimPrefix(file, istioModule(t)), word)
+				require.True(t, slices.Contains(ours, word), "%s has %q, which the proof lacks", strings.TrimPrefix(file, module), word)
 			}
 		}
 	}
