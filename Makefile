@@ -32,8 +32,8 @@ tools: ## what the tests need, built once: the first time a quarter of an hour; 
 	@scripts/build-tools
 
 .PHONY: test
-test: tools ## everything, on a real cluster; brings up the lab and takes it down again unless it was up
-	@scripts/test
+test: tools ## everything, on a real cluster; brings up the lab and takes it down again unless it was up (SHORT= with what takes longest)
+	@scripts/test $(SHORT)
 
 .PHONY: test-kernel
 test-kernel: tools ## on a VM's own kernel: the failure before, the modules loaded, the proof after (KERNEL as for node)

@@ -49,6 +49,7 @@ func TestADriftIsRepairedAndProvenAgainWithoutAnyonesHelp(t *testing.T) {
 
 // A node that stays broken must neither be hammered nor lose its reason.
 func TestALastingDriftAndALastingFailureAreRetriedAtGrowingIntervals(t *testing.T) {
+	lab.NotInTheCover(t, "that a kubelet keeps the pace of the attempts, which test/node has of watch alone")
 	t.Parallel()
 	for _, row := range []struct {
 		name, container, reason, chart, values string
@@ -93,6 +94,9 @@ func TestANodeThatIsNotProvenIsExplainedByEventsAndByReport(t *testing.T) {
 	t.Parallel()
 	for name, values := range map[string]string{"and proves again": "", "and is left alone": "repair: {enabled: false}\n"} {
 		t.Run(name, func(t *testing.T) {
+			if values != "" {
+				lab.NotInTheCover(t, "that with repair off a kubelet proves nothing again, which test/node has of watch alone")
+			}
 			t.Parallel()
 			release := lab.NewRelease(t)
 			node := lab.Nodes(t)[0]

@@ -70,6 +70,9 @@ func TestAnUninstallThatHasFailedCleansWhenItIsRunAgain(t *testing.T) {
 	t.Parallel()
 	for _, helm := range chart.Helms {
 		t.Run(string(helm), func(t *testing.T) {
+			if helm != chart.Helm3 {
+				lab.NotInTheCover(t, "that an uninstall by Helm 4 which has failed cleans when it is run again")
+			}
 			t.Parallel()
 			release := lab.NewRelease(t)
 			release.Helm = helm

@@ -23,14 +23,6 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
-// notInTheCover skips a test with -short: of the tests that take longest, those whose property other tests show in part.
-func notInTheCover(t *testing.T, property string) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("NOT PROVEN: " + property + ". Run make test-kernels.")
-	}
-}
-
 // cell is a backend in one of the mesh's modes.
 type cell struct {
 	backend, mode, values, env string

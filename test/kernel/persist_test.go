@@ -43,7 +43,7 @@ func TestAfterARebootAMeshPodStartsBeforeOurs(t *testing.T) {
 }
 
 func TestANodeWhoseEtcCannotBeWrittenIsReadyAndLoadSaysSo(t *testing.T) {
-	notInTheCover(t, "that a node whose /etc cannot be written becomes Ready")
+	lab.NotInTheCover(t, "that a node whose /etc cannot be written becomes Ready")
 	vm := lab.TheVM(t)
 	vm.DenyAutoload()
 	vm.Unload()
@@ -57,7 +57,7 @@ func TestANodeWhoseEtcCannotBeWrittenIsReadyAndLoadSaysSo(t *testing.T) {
 
 // firewalld below 1.0 does so by default, above with CleanupModulesOnExit. Autoload is allowed: firewalld itself needs it.
 func TestFirewalldThatUnloadsModulesIsNoticedAndRepaired(t *testing.T) {
-	notInTheCover(t, "that what firewalld unloads is loaded again")
+	lab.NotInTheCover(t, "that what firewalld unloads is loaded again")
 	vm := lab.TheVM(t)
 	vm.Unload()
 	vm.Run("sed -i 's/^CleanupModulesOnExit=.*/CleanupModulesOnExit=yes/' /etc/firewalld/firewalld.conf")

@@ -84,7 +84,7 @@ echo "CAPABILITIES $(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)"`}
 const kernelsWords = `(Failed to initialize nft|Could not fetch rule set|no loaded kernel support|RULE_APPEND failed|unable to initialize table)`
 
 func TestAFaultOnOneNodeLeavesTheOthersReady(t *testing.T) {
-	notInTheCover(t, "that a fault on one node leaves the others Ready")
+	lab.NotInTheCover(t, "that a fault on one node leaves the others Ready")
 	vm := lab.TheVM(t)
 	vm.DenyAutoload()
 	vm.Fault("no-modprobe")
@@ -103,6 +103,7 @@ func TestAFaultOnOneNodeLeavesTheOthersReady(t *testing.T) {
 
 // A mesh pod that is already there must not notice: no rule of the host's or of any pod's network namespace changes.
 func TestNoRuleOfAnotherNamespaceChanges(t *testing.T) {
+	lab.NotInTheCover(t, "that no rule of another network namespace changes")
 	vm := lab.TheVM(t)
 	bystander := lab.NewRelease(t)
 	require.NoError(t, bystander.Upgrade(onlyBriefly(vm)))
