@@ -23,9 +23,9 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 	require.NoError(t, err)
 	document := "" +
 		"# What you see when a node cannot run the mesh, and what to do\n\n" +
-		"Written and checked by `make test` on a node whose host really has the fault. The line is what `kubectl get events` shows after\n" +
-		"`Startup probe failed:`; `report` prints the reasons. `<kernel>` stands for the node's `uname -r`. The host is a Debian;\n" +
-		"elsewhere the fix names that system's package.\n\n" +
+		"`make test` writes and checks this page, on a node whose host really has the fault. The column *line* is what `kubectl get events` shows after\n" +
+		"`Startup probe failed:`. The last column is what `report` prints. `<kernel>` stands for the node's `uname -r`. The host is a Debian. On another\n" +
+		"system the fix names that system's package.\n\n" +
 		"| fault of the host | line | all reasons, each with its fix |\n|---|---|---|\n"
 	for _, row := range []struct {
 		name   string

@@ -606,9 +606,11 @@ func TestThePageOfSystemsIsTheTable(t *testing.T) {
 	t.Parallel()
 	document := `# What you see on which operating system, and what to do
 
-Written from the table of hosts that ` + "`make check`" + ` runs. Each row is a host with that system's os-release, a release of its kernel and
-its rules. The host's modprobe is real; only the kernel's answers are not. A kernel has every module of netfilter, unless a source
-below says that it lacks some. The mesh uses iptables-nft, unless the row says otherwise. The first reason is the decisive one.
+This page is written from the table of hosts that ` + "`make check`" + ` runs. Each row is a host with the system's os-release, a release of its kernel and
+its rules. The host's modprobe is real. Only the kernel's answers are imitated. The kernel has every module of netfilter, unless a source
+below says that it lacks some. The mesh uses iptables-nft, unless the row says otherwise. If a row lists several reasons, the first one is decisive.
+
+Find your system in the first column: the rows *as installed* are the system without changes. The other rows show changes and faults, which other systems may have too.
 
 | system | host | you see | what to do |
 |---|---|---|---|
