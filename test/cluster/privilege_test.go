@@ -9,8 +9,8 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
-// The README tells people to exec into watch, so a person who may do that gets what watch has: nothing. The pod's processes are in one
-// namespace; uid 0 alone opens no other process there.
+// The README tells people to exec into watch. A shell there has no capability, no token and nothing of the host, and makes the node worse at
+// most. The pod's processes are in one namespace; uid 0 alone opens no other process there.
 func TestAShellInWatchReachesNothingOfTheOtherContainers(t *testing.T) {
 	t.Parallel()
 	release := lab.NewRelease(t)
