@@ -17,11 +17,14 @@ func TestEveryCommandOfThePagesWorks(t *testing.T) {
 	elsewhere := map[string]bool{"make up": true, "make status": true, "make check": true, "make test": true}
 	targets := lab.Shell(t, "make help")
 	// what the lab's image is, for each release that a page makes; all else as a user types it
-	values := map[string]string{"helm install istio-os-init ": lab.Values(t), "helm install mesh ": lab.MeshValues(t)}
+	values := map[string]string{
+		"helm install istio-os-init ": lab.Values(t), "helm install mesh ": lab.MeshValues(t),
+		"helm template istio-os-init ./charts/istio-os-init --namespace istio-system --show-only ": lab.Values(t),
+	}
 	for i, pool := range []string{"core", "edge"} { // those of mesh-instance
 		lab.Label(t, lab.Nodes(t)[i], "pool", pool)
 	}
-	for _, page := range []string{"README.md", "charts/istio-os-init/README.md", "charts/istio-os-init/docs/uses.md"} {
+	for _, page := range []string{"README.md", "charts/istio-os-init/README.md", "charts/istio-os-init/docs/uses.md", "charts/istio-os-init/docs/gitops.md"} {
 		dir := chart.Workspace(t)
 		_, _ = lab.TryShell(t, "helm uninstall istio-os-init --namespace istio-system --wait") // where a page before this one has installed it
 		for _, block := range chart.Commands(t, filepath.Join(chart.Root(), page)) {

@@ -1,11 +1,15 @@
 package cluster
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
@@ -36,6 +40,34 @@ func TestUninstallReturnsWhenTheFileIsGoneFromEveryNode(t *testing.T) {
 	}
 	require.Contains(t, output, "clean: ")
 	release.WaitFor("uninstall leaves something", func() bool { return len(release.Left()) == 0 })
+}
+
+// Argo CD creates the hooks of an application that is deleted all at once and in no order.
+func TestHooksThatAreCreatedAllAtOnceAndInNoOrderCleanEveryNode(t *testing.T) {
+	t.Parallel()
+	release := lab.NewRelease(t)
+	require.NoError(t, release.Upgrade(onOneNode(t)))
+	release.WaitReadyOn(1)
+	plant(t, release, lab.Nodes(t)...)
+	hooks := strings.Split(lab.Shell(t, "helm get hooks istio-os-init --namespace "+release.Namespace), "\n---\n")
+	hooks = slices.DeleteFunc(hooks, func(hook string) bool { return !strings.Contains(hook, "helm.sh/hook: pre-delete") })
+	require.Contains(t, hooks[len(hooks)-1], "kind: Job")
+	slices.Reverse(hooks)
+	file := filepath.Join(t.TempDir(), "hooks.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(strings.Join(hooks, "\n---\n")), 0o600))
+	lab.Shell(t, "kubectl create --filename "+file)
+	release.WaitFor("the Job does not end well", func() bool {
+		job, err := lab.Client(t).BatchV1().Jobs(release.Namespace).Get(t.Context(), chart.Release+"-clean-up", metav1.GetOptions{})
+		require.NoError(t, err)
+		return job.Status.Succeeded == 1
+	})
+	for _, node := range lab.Nodes(t) {
+		require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+persisted+" || echo gone"), node)
+	}
+	lab.Shell(t, "kubectl delete --filename "+file)
+	output, err := release.TryUninstall("--no-hooks")
+	require.NoError(t, err, output)
+	release.WaitFor("something is left", func() bool { return len(release.Left()) == 0 })
 }
 
 // Not parallel: for a while one of the cluster's nodes is down.

@@ -109,6 +109,8 @@ func TestUninstallRendersOnlyWhatThereIsToDo(t *testing.T) {
 		{"files of an earlier revision", off, []string{"--is-upgrade"}, true, false},
 		{"nothing: a first install that looks only, whatever persist is", "load: {enabled: false}", nil, false, false},
 		{"files of an earlier revision that loaded", "load: {enabled: false}", []string{"--is-upgrade"}, true, false},
+		{"files of an earlier revision, which Argo CD does not tell", "{persist: {enabled: false}, uninstall: {hooks: always}}", nil, true, false},
+		{"nothing, as wanted", "{signals: {nodeCondition: {enabled: true}}, uninstall: {hooks: never}}", []string{"--is-upgrade"}, false, false},
 		{"conditions", on, nil, false, true},
 		{"both", condition, nil, true, true},
 		{"a taint that is removed leaves nothing", "{persist: {enabled: false}, signals: {startupTaint: {remove: true}}}", nil, false, false},

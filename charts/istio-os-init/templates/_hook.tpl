@@ -3,11 +3,13 @@ What `helm uninstall` has to do, as words: `clean` the nodes if the release's fi
 writes it. Empty: nothing, and there are no hooks.
 
 The file may be on a node if persistence is on, or if an earlier revision may have had it on: a node that was down when its pod should
-have been replaced still has the file. Only an administrator of the cluster can give the right to remove a condition.
+have been replaced still has the file. Argo CD never says that it upgrades, so a value can. Only an administrator of the cluster can give
+the right to remove a condition.
 */}}
 {{- define "istio-os-init.uninstall" -}}
-{{- if include "istio-os-init.namespaced" . }}
-{{- if or (and .Values.load.enabled .Values.persist.enabled) .Release.IsUpgrade }}clean {{ end }}
+{{- $hooks := .Values.uninstall.hooks }}
+{{- if and (ne $hooks "never") (include "istio-os-init.namespaced" .) }}
+{{- if or (and .Values.load.enabled .Values.persist.enabled) .Release.IsUpgrade (eq $hooks "always") }}clean {{ end }}
 {{- if and .Values.signals.nodeCondition.enabled (include "istio-os-init.clusterScoped" .) }}forget{{ end }}
 {{- end }}
 {{- end }}
