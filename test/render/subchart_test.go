@@ -1,6 +1,7 @@
 package render
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/gruntwork-io/terratest/modules/helm"
+	securityv1 "github.com/openshift/api/security/v1"
 	"github.com/stretchr/testify/require"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
@@ -133,6 +135,40 @@ func TestAsADependencyItStillRefusesBadValues(t *testing.T) {
 	require.ErrorContains(t, err, "additional properties 'imge' not allowed")
 	_, err = chart.Manifest(t, dir, []string{chart.ValuesFile(t, "global: {tag: 1.31.1-distroless}")})
 	require.ErrorContains(t, err, "has no shell")
+}
+
+// The example of docs/uses.md, with the charts of the Istio that our stand-in is built from.
+func TestBesideIstiosOwnChartsItTakesWhatTheyTake(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join(chart.Path(), "docs", "uses.md"))
+	require.NoError(t, err)
+	_, example, found := strings.Cut(string(page), "### Beside Istio's own charts")
+	require.True(t, found)
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(example, 2)
+	dir := t.TempDir()
+	for from, to := range map[string]string{
+		filepath.Join(istioModule(t), "manifests", "charts", "base"):                             "base",
+		filepath.Join(istioModule(t), "manifests", "charts", "istio-control", "istio-discovery"): "istiod",
+		filepath.Join(istioModule(t), "manifests", "charts", "istio-cni"):                        "cni",
+		filepath.Join(istioModule(t), "manifests", "charts", "ztunnel"):                          "ztunnel",
+		chart.Path(): "istio-os-init",
+	} {
+		require.NoError(t, os.CopyFS(filepath.Join(dir, "charts", to), os.DirFS(from).(fs.ReadDirFS)))
+	}
+	metadata := strings.ReplaceAll(blocks[0][1], "version: 1.31.1", "version: 1.0.0") // theirs until their release
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Chart.yaml"), []byte(metadata), 0o600))
+	values := []string{chart.ValuesFile(t, blocks[1][1])}
+	_, err = chart.Manifest(t, dir, values)
+	require.NoError(t, err)
+	theirs, err := chart.Manifest(t, dir, values, "--show-only", "charts/cni/templates/daemonset.yaml")
+	require.NoError(t, err)
+	require.Contains(t, theirs, `registry.istio.io/release/install-cni:1.31.1`)
+	ours, err := chart.Manifest(t, dir, values, "--show-only", "charts/istio-os-init/templates/daemonset.yaml", "--show-only", "charts/istio-os-init/templates/configmap.yaml")
+	require.NoError(t, err)
+	objects := chart.Decode(t, ours)
+	require.Equal(t, "registry.istio.io/release/proxyv2:1.31.1", objects.Pod(t).Containers[0].Image)
+	require.Contains(t, objects.Plan(t), "xt_set", "ambient's plan")
+	require.NotEmpty(t, objects.DaemonSet(t).Spec.Template.Annotations[securityv1.RequiredSCCAnnotation], "OpenShift, as global.platform says")
 }
 
 // Istio's charts render for one of two people where global.resourceScope says so; a mesh chart of both says it to all.
