@@ -40,8 +40,8 @@ test-kernel: tools ## on a VM's own kernel: the failure before, the modules load
 	@scripts/test-kernel $(KERNEL)
 
 .PHONY: test-kernels
-test-kernels: tools ## the same on all four kernels, and the table of them in the chart's docs
-	@scripts/test-kernel bullseye bookworm trixie sid
+test-kernels: tools ## the same on all four kernels and both runtimes, and the table of them in the chart's docs
+	@scripts/test-kernel bullseye bookworm trixie trixie/containerd sid
 
 .PHONY: test-kubernetes
 test-kubernetes: tools ## API servers on loopback, from the oldest to the newest, and nodes of mixed versions; the table in the chart's docs
