@@ -32,7 +32,7 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- end }}
 {{- end }}
 {{- $scopes := list "all" "cluster" "namespace" }}
-{{- $scope := include "istio-os-init.resourceScope" . }}
+{{- $scope := (.Values.global).resourceScope | default "all" }}
 {{- if not (has $scope $scopes) }}
 {{- $refusals = append $refusals (printf "global.resourceScope %q is unknown: allowed are %s, as in Istio's charts. Leave it out to install everything." $scope (join ", " $scopes)) }}
 {{- end }}
@@ -41,7 +41,7 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- $refusals = append $refusals (printf "global.tag %v is no string, and YAML may have changed it: it reads 1.30 as the number 1.3. Allowed is a string. Quote it, e.g. global.tag: %q." $global.tag .Chart.AppVersion) }}
 {{- end }}
 {{- $policies := list "Always" "IfNotPresent" "Never" }}
-{{- $policy := include "istio-os-init.pullPolicy" . }}
+{{- $policy := .Values.image.pullPolicy | default (.Values.global).imagePullPolicy | default "IfNotPresent" }}
 {{- if not (has $policy $policies) }}
 {{- $refusals = append $refusals (printf "pull policy %q is unknown: allowed are %s. Set image.pullPolicy, or the mesh's global.imagePullPolicy, to one of them." $policy (join ", " $policies)) }}
 {{- end }}
@@ -137,7 +137,7 @@ Types and unknown keys are the schema's business; it speaks first.
 {{- if include "istio-os-init.namespaced" . }}
 {{- $name := include "istio-os-init.fullname" . }}
 {{- $selector := lookup "apps/v1" "DaemonSet" .Release.Namespace $name | dig "spec" "selector" "matchLabels" dict }}
-{{- if and $selector (ne (toJson $selector) (include "istio-os-init.selectorLabels" . | fromYaml | toJson)) }}
+{{- if and $selector (ne (toJson $selector) (include "istio-os-init.selectorLabels" (list . "") | fromYaml | toJson)) }}
 {{- $refusals = append $refusals (printf "DaemonSet %s in namespace %s is not of this release, e.g. the copied one: allowed is to replace none. Remove it, which unloads no module: kubectl --namespace %s delete daemonset %s" $name .Release.Namespace .Release.Namespace $name) }}
 {{- end }}
 {{- end }}
