@@ -1,20 +1,21 @@
 {{/*
 All that the templates know of a backend, one row each; its modules are in values.yaml.
-since:  the first Istio whose istio-init uses it, unless another backend is asked for
-args:   what tells istio-iptables to use it
-force:  the variable of the mesh's proxyMetadata by which istio-init is told to use it. Istio obeys it from 1.28 on; istio-cni's plugin, which
-        runs the host's iptables, never
-mesh:   the value of the istiod chart by which a mesh is switched to it
+since, else:  the first Istio whose istio-init can use it, and what to set for an earlier one; empty: every Istio
+args:         what tells istio-iptables to use it
+force:        the variable of the mesh's proxyMetadata by which istio-init is told to use it. Istio obeys it from 1.28 on; istio-cni's plugin,
+              which runs the host's iptables, never
+mesh:         the value of the istiod chart by which a mesh is switched to it
 */}}
 {{- define "istio-os-init.backendTable" -}}
 - name: nft
   since: 1.26.0
+  else: backend=auto, or mesh.cni=true if istio-cni programs the pods
   force: FORCE_IPTABLES_BINARY
 - name: legacy
-  since: 1.0.0
   force: FORCE_IPTABLES_BINARY
 - name: native-nft
   since: 1.27.0
+  else: backend=auto without global.nativeNftables, or use an image of Istio 1.27 or later
   args: [--native-nftables]
   mesh: global.nativeNftables=true
 {{- end }}
