@@ -96,19 +96,27 @@ metadata:
 {{- end }}
 
 {{/*
-A RoleBinding or ClusterRoleBinding, from the dict of its metadata and "role", the kind of the role, which has the binding's name, and
+A Role or ClusterRole up to its rules, and before it the binding that gives it to a service account. From the dict of its metadata, "kind" and
 "account".
 */}}
-{{- define "istio-os-init.binding" -}}
+{{- define "istio-os-init.role" -}}
+{{- $binding := pick . "root" "name" "cluster" }}
+{{- if hasKey . "hook" }}
+{{- $_ := set $binding "hook" (add .hook 1) }}
+{{- end -}}
 apiVersion: rbac.authorization.k8s.io/v1
-kind: {{ .role }}Binding
-{{ include "istio-os-init.metadata" . }}
+kind: {{ .kind }}Binding
+{{ include "istio-os-init.metadata" $binding }}
 roleRef:
   apiGroup: rbac.authorization.k8s.io
-  kind: {{ .role }}
+  kind: {{ .kind }}
   name: {{ .name | quote }}
 subjects:
   - kind: ServiceAccount
     name: {{ .account | quote }}
     namespace: {{ .root.Release.Namespace | quote }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ .kind }}
+{{ include "istio-os-init.metadata" . }}
 {{- end }}

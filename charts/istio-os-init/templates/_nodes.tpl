@@ -3,16 +3,10 @@ What the pods ask of a node's labels, from a preset of nodes.preset, as a YAML l
 Fargate) has no kernel of its own, and no pod of ours would ever run there.
 */}}
 {{- define "istio-os-init.nodeExpressions" -}}
-- key: type
-  operator: NotIn
-  values: [virtual-kubelet]
-- key: eks.amazonaws.com/compute-type
-  operator: NotIn
-  values: [fargate]
+- {key: type, operator: NotIn, values: [virtual-kubelet]}
+- {key: eks.amazonaws.com/compute-type, operator: NotIn, values: [fargate]}
 {{- with get (dict "openshift" "node.openshift.io/os_id" "rhel-nfd" "feature.node.kubernetes.io/system-os_release.ID") . }}
-- key: {{ . }}
-  operator: In
-  values: [rhel, rhcos, centos, scos, rocky, almalinux, ol, fedora]
+- {key: {{ . }}, operator: In, values: [rhel, rhcos, centos, scos, rocky, almalinux, ol, fedora]}
 {{- end }}
 {{- end }}
 

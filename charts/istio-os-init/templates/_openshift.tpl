@@ -33,13 +33,10 @@ allowHostNetwork: false
 allowHostPID: false
 allowHostPorts: false
 # spc_t, of the container that writes on the host or loads; any other strategy would force the namespace's label on it.
-seLinuxContext:
-  type: RunAsAny
+seLinuxContext: {type: RunAsAny}
 # None is asked for: any other strategy would give the pods the namespace's.
-fsGroup:
-  type: RunAsAny
-supplementalGroups:
-  type: RunAsAny
+fsGroup: {type: RunAsAny}
+supplementalGroups: {type: RunAsAny}
 # verify and verify-traffic, which name none, get it too: what works for them works without it.
 seccompProfiles: [runtime/default]
 users: []

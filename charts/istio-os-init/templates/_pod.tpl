@@ -66,12 +66,9 @@ readOnlyRootFilesystem: true
 {{- if .host }}
 # SELinux lets no confined container type load a module or touch /etc; spc_t may. The level is a file's on the host: without one
 # containerd takes another for each container, by which no other container of the pod could read what this one has written.
-seLinuxOptions:
-  type: spc_t
-  level: s0
+seLinuxOptions: {type: spc_t, level: s0}
 {{- end }}
-seccompProfile:
-  type: RuntimeDefault
+seccompProfile: {type: RuntimeDefault}
 capabilities:
   drop: [ALL]
 {{- end }}
@@ -86,17 +83,11 @@ container writes to its own volume and reads the volumes before it; if OWN is em
 {{- $before := true }}
 {{- range first . }}
 {{- if $before }}
-- name: {{ . }}
-  mountPath: /run/istio-os-init/{{ . }}
-  {{- if ne . $own }}
-  readOnly: true
-  {{- end }}
+- {name: {{ . }}, mountPath: /run/istio-os-init/{{ . }}{{ if ne . $own }}, readOnly: true{{ end }}}
 {{- end }}
 {{- $before = and $before (ne . $own) }}
 {{- end }}
-- name: config
-  mountPath: /opt/istio-os-init
-  readOnly: true
+- {name: config, mountPath: /opt/istio-os-init, readOnly: true}
 {{- end }}
 
 {{/* The volumes of a pod's containers, from (dict "config" CONFIGMAP "writers" WRITERS "persists" BOOL). */}}
@@ -112,9 +103,7 @@ container writes to its own volume and reads the volumes before it; if OWN is em
 # Outcomes are a few lines in memory: nothing of ours is written to the node's disk.
 {{- range .writers }}
 - name: {{ . }}
-  emptyDir:
-    medium: Memory
-    sizeLimit: 1Mi
+  emptyDir: {medium: Memory, sizeLimit: 1Mi}
 {{- end }}
 - name: config
   configMap:
