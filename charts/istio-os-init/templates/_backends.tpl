@@ -4,7 +4,7 @@ since, else:  the first Istio whose istio-init can use it, and what to set for a
 args:         what tells istio-iptables to use it
 force:        the variable of the mesh's proxyMetadata by which istio-init is told to use it. Istio obeys it from 1.28 on; istio-cni's plugin,
               which runs the host's iptables, never
-mesh:         the value of the istiod chart by which a mesh is switched to it
+global:       the global of Istio's charts by which a mesh is switched to it
 */}}
 {{- define "istio-os-init.backendTable" -}}
 - name: nft
@@ -17,21 +17,27 @@ mesh:         the value of the istiod chart by which a mesh is switched to it
   since: 1.27.0
   else: backend=auto without global.nativeNftables, or use an image of Istio 1.27 or later
   args: [--native-nftables]
-  mesh: global.nativeNftables=true
+  global: nativeNftables
 {{- end }}
 
 {{/*
 The backends that the plan serves, comma-separated.
-auto is what istio-init does: iptables-legacy before Istio 1.26; from 1.26 on iptables-nft wherever it is usable in a new
-network namespace (tools/istio-iptables/pkg/dependencies); both if the version is unknown. istio-cni runs the host's iptables, whatever
-its version: on the RHEL family iptables-nft from RHEL 8 on.
+auto is the backend that the mesh is switched to; otherwise it is what istio-init does: iptables-legacy before Istio 1.26; from 1.26 on
+iptables-nft wherever it is usable in a new network namespace (tools/istio-iptables/pkg/dependencies); both if the version is unknown.
+istio-cni runs the host's iptables, whatever its version: on the RHEL family iptables-nft from RHEL 8 on.
 */}}
 {{- define "istio-os-init.backends" -}}
 {{- $version := include "istio-os-init.istioVersion" . }}
+{{- $switched := "" }}
+{{- range include "istio-os-init.backendTable" . | fromYamlArray }}
+{{- if get ($.Values.global | default dict) (.global | default "") }}
+{{- $switched = .name }}
+{{- end }}
+{{- end }}
 {{- if ne .Values.backend "auto" }}
 {{- .Values.backend }}
-{{- else if (.Values.global).nativeNftables }}
-{{- "native-nft" }}
+{{- else if $switched }}
+{{- $switched }}
 {{- else if .Values.mesh.cni }}
 {{- "nft" }}
 {{- else if not $version }}

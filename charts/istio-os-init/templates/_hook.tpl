@@ -14,8 +14,3 @@ was meant for may have changed since it wrote there. Ends within nodeAffinity, t
           - matchExpressions:
               {{- include "istio-os-init.nodeExpressions" "all" | nindent 14 }}
 {{- end }}
-
-{{/* The labels that select pods, from what selectorLabels takes, as a label selector: NAME=VALUE,NAME=VALUE. */}}
-{{- define "istio-os-init.selector" -}}
-{{- include "istio-os-init.selectorLabels" . | replace ": " "=" | replace "\"" "" | replace "\n" "," }}
-{{- end }}

@@ -31,9 +31,9 @@ aliases that are both part of the release's name only one may be left out.
 {{- end }}
 
 {{/*
-global.resourceScope of Istio's charts splits an installation between two people: `cluster` is what only the cluster's administrator
-may create, `namespace` is the rest, `all`, the default, is both. This is around every object that has a namespace, the next one around
-every object that has none. Each is empty if the other person's release has the objects.
+Whether the release creates objects that have a namespace, and below, objects that have none; empty if not. global.resourceScope of Istio's
+charts splits an installation between two people: `cluster` is what only the cluster's administrator may create, `namespace` is the rest,
+`all`, the default, is both.
 */}}
 {{- define "istio-os-init.namespaced" -}}
 {{- if ne ((.Values.global).resourceScope | default "all") "cluster" }}true{{ end }}
@@ -44,8 +44,8 @@ every object that has none. Each is empty if the other person's release has the 
 {{- end }}
 
 {{/*
-Labels that select pods, from (list . PURPOSE): "" for the release's own pods; another purpose selects the other pods. They never change: a
-DaemonSet's selector is immutable.
+Labels that select pods, from (list . PURPOSE). PURPOSE is "" for the release's own pods; another word distinguishes the pods of a hook. The labels
+never change: a DaemonSet's selector is immutable.
 */}}
 {{- define "istio-os-init.selectorLabels" -}}
 {{- $root := first . }}
@@ -55,6 +55,11 @@ DaemonSet's selector is immutable.
 {{- end -}}
 app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/name: {{ $name | quote }}
+{{- end }}
+
+{{/* The same as a label selector: NAME=VALUE,NAME=VALUE. */}}
+{{- define "istio-os-init.selector" -}}
+{{- include "istio-os-init.selectorLabels" . | replace ": " "=" | replace "\"" "" | replace "\n" "," }}
 {{- end }}
 
 {{/*
