@@ -26,7 +26,7 @@ metadata:
 spec:
   serviceAccountName: {{ .account | quote }}
   enableServiceLinks: false
-  # Never hostNetwork: verify writes rules, and they must land in the pod's own network namespace.
+  {{- /* verify writes rules: they must land in the pod's own network namespace */}}
   hostNetwork: false
   {{- with $root.Values.priorityClassName }}
   priorityClassName: {{ . | quote }}
@@ -74,19 +74,18 @@ capabilities:
 {{- end }}
 
 {{/*
-The mounts of every container, from (list WRITERS OWN). WRITERS are the volumes of the outcomes, in the order in which their containers run. The
+The mounts of every container: outcomes and the scripts. From (list WRITERS OWN). WRITERS are the volumes of the outcomes, in the order in which their containers run. The
 container writes to its own volume and reads the volumes before it; if OWN is empty, it reads all and writes nothing.
 */}}
 {{- define "istio-os-init.mounts" -}}
-# {{ if first . }}The outcomes that it reads, its own, and the scripts{{ else }}The scripts{{ end }}.
 {{- $own := last . }}
 {{- $before := true }}
 {{- range first . }}
-{{- if $before }}
+{{- if $before -}}
 - {name: {{ . }}, mountPath: /run/istio-os-init/{{ . }}{{ if ne . $own }}, readOnly: true{{ end }}}
-{{- end }}
+{{ end }}
 {{- $before = and $before (ne . $own) }}
-{{- end }}
+{{- end -}}
 - {name: config, mountPath: /opt/istio-os-init, readOnly: true}
 {{- end }}
 
@@ -100,11 +99,11 @@ container writes to its own volume and reads the volumes before it; if OWN is em
     # only missing and read-only at once keeps the pod from starting, whatever the type: there is nothing to mount.
     type: DirectoryOrCreate
 {{ end -}}
-# Outcomes are a few lines in memory: nothing of ours is written to the node's disk.
-{{- range .writers }}
+{{- range .writers -}}
 - name: {{ . }}
+  {{- /* a few lines in memory: nothing of ours is written to the node's disk */}}
   emptyDir: {medium: Memory, sizeLimit: 1Mi}
-{{- end }}
+{{ end -}}
 - name: config
   configMap:
     name: {{ .config | quote }}
