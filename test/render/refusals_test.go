@@ -64,7 +64,7 @@ func TestBadValuesAreRefusedWithWhatIsWrongWhatIsAllowedAndWhatToDo(t *testing.T
 		{"own tag as a number", `image: {tag: 1.30}`, `at '/image/tag': got number, want string`},
 		{"label that is no string", `commonLabels: {a: 1}`, `at '/commonLabels/a': got number, want string`},
 		{"annotation that is no string", `commonAnnotations: {a: true}`, `at '/commonAnnotations/a': got boolean, want string`},
-		{"repair that is no map", `repair: never`, `at '/repair': got string, want object`},
+		{"repair that is no map", `repair: 5`, `at '/repair': got number, want string or object`},
 		{"unknown key of repair", `repair: {mode: sandbox}`, `at '/repair': additional properties 'mode' not allowed`},
 		{"variable given twice", `extraEnv: [{name: A, value: "1"}, {name: A, value: "2"}]`, `extraEnv: the name "A" is given twice: allowed is each name once. Remove one of the entries.`},
 		{"variable of the chart's own", `extraEnv: [{name: ISTIO_OS_INIT_HOST, value: /}]`, `extraEnv: the name "ISTIO_OS_INIT_HOST" is set by the chart or by Kubernetes: allowed is any name but PATH`},

@@ -78,3 +78,33 @@ func TestTheStartupProbeOfWatchIsTheVerdict(t *testing.T) {
 		}
 	})
 }
+
+func TestAValueOfRepairFromAnEarlierReleaseIsRefusedWithWhatToSet(t *testing.T) {
+	t.Parallel()
+	const on, off = "Set repair.enabled=true to prove again after a drift and after a failed proof.", "Set repair.enabled=false to leave a pod that is not proven as it is."
+	for _, helm := range chart.Helms {
+		for how, manifest := range map[string]func(t *testing.T, value string) (string, error){
+			"in a file": func(t *testing.T, value string) (string, error) {
+				return helm.Manifest(t, chart.Path(), []string{chart.ValuesFile(t, "repair: "+value)})
+			},
+			"by --set": func(t *testing.T, value string) (string, error) {
+				return helm.Manifest(t, chart.Path(), nil, "--set", "repair="+value)
+			},
+			"in a mesh chart": func(t *testing.T, value string) (string, error) {
+				return helm.Manifest(t, chart.Mesh(t), []string{chart.ValuesFile(t, "istio-os-init: {repair: "+value+"}")})
+			},
+		} {
+			t.Run(string(helm)+" "+how, func(t *testing.T) {
+				t.Parallel()
+				for value, want := range map[string]string{"auto": on, "rule": on, "sandbox": on, "never": off} {
+					if how != "in a file" && value != "auto" { // it is one template that refuses them
+						continue
+					}
+					rendered, err := manifest(t, value)
+					require.ErrorContains(t, err, `repair "`+value+`" is no longer a value: allowed is repair.enabled, true or false. `+want)
+					require.NotContains(t, rendered, "kind:", "something was rendered")
+				}
+			})
+		}
+	}
+}
