@@ -5,9 +5,9 @@
 # Input:  their variables; the running cluster.
 #   KERNEL   whose kernel (environment): bullseye (5.10), bookworm (6.1), trixie (6.12), sid (7.2); default: what the VM
 #            has, trixie where there is none
-#   RUNTIME  its container runtime (environment): crio or containerd; default: what the VM has, containerd where there is none
-#   SELINUX  enforcing or off (environment); default: what the VM has, off where there is none. RUNTIME=crio SELINUX=enforcing is a node
-#            as OpenShift has it: without KVM it takes half as long again
+#   RUNTIME  its container runtime (environment): crio or containerd
+#   SELINUX  enforcing or off (environment). Default of both: what a VM with this kernel has; where there is none, trixie is a node as
+#            OpenShift has it, with CRI-O and SELinux enforcing, and the others have containerd and no SELinux
 # Output: functions vm_refused, vm_up, vm_down, vm_reboot, vm_rebooted, vm_load. Exits 2 on a bad value.
 #         Directory $vm, which goes with the VM:
 #   console.log   what the VM's serial console has said      overlay      what its disk differs in from $disk
@@ -218,9 +218,14 @@ allowed() {
 KERNEL=${KERNEL:-$(vm_has kernel)}
 KERNEL=${KERNEL:-trixie}
 allowed KERNEL "$KERNEL" bullseye bookworm trixie sid
-RUNTIME=${RUNTIME:-$(vm_has runtime)}
-RUNTIME=${RUNTIME:-containerd}
-SELINUX=${SELINUX:-$(vm_has selinux)}
-SELINUX=${SELINUX:-off}
+# One kernel's node is what OpenShift has; the others are told apart from it by their kernel alone.
+runtime=containerd selinux=off
+if [ "$KERNEL" = "$(vm_has kernel)" ]; then
+  runtime=$(vm_has runtime) selinux=$(vm_has selinux)
+elif [ "$KERNEL" = trixie ]; then
+  runtime=crio selinux=enforcing
+fi
+RUNTIME=${RUNTIME:-$runtime}
+SELINUX=${SELINUX:-$selinux}
 allowed RUNTIME "$RUNTIME" crio containerd
 allowed SELINUX "$SELINUX" enforcing off
