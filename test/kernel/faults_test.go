@@ -47,6 +47,26 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 			want: "ModuleOverridden: xt_owner. Fix: remove line 1 of /etc/modprobe.d/lab-install-false.conf",
 		},
 		{
+			name: "the same of a module that others need", faults: []string{"install-false=nf_conntrack"},
+			want: "ModuleOverridden: nf_conntrack (needed by nft_chain_nat, xt_REDIRECT, xt_CT). Fix: remove line 1 of /etc/modprobe.d/lab-install-false.conf",
+		},
+		{
+			name: "`alias xt_owner off` in modprobe.d", faults: []string{"alias-off=xt_owner"},
+			want: "ModuleOverridden: xt_owner. Fix: remove line 1 of /etc/modprobe.d/lab-alias-off.conf",
+		},
+		{
+			name: "the directory of the running kernel's modules is gone, as after an update", faults: []string{"kernel-gone"},
+			want: "ModuleNotOnDisk: nf_tables, nft_compat, nft_chain_nat and 7 more. Fix: reboot the node: kernel <kernel> runs, but its modules are not on disk",
+		},
+		{
+			name: "a module's file is damaged", faults: []string{"damaged=xt_owner"},
+			want: "ModuleRefused: xt_owner. Fix: see the host's kernel log (dmesg) for what it refused",
+		},
+		{
+			name: "nothing has loaded the modules, and the chart may not", values: "load: {enabled: false}",
+			want: "ModuleNotLoaded: nf_tables, nft_compat, nft_chain_nat and 6 more. Fix: add to the node's configuration what report --config modules-load prints",
+		},
+		{
 			name: "two faults at once", cover: true, faults: []string{"modules-gone=xt_CT", "install-false=xt_owner"},
 			want: "ModuleNotOnDisk: xt_CT. Fix: apt-get install --reinstall linux-image-<kernel>. Also: ModuleOverridden, BackendUnavailable",
 			also: []string{"ModuleOverridden: remove line 1 of /etc/modprobe.d/lab-install-false.conf", "BackendUnavailable: "},
