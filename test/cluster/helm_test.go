@@ -37,7 +37,7 @@ func TestAReleaseLivesThroughUpgradeRefusalRollbackAndUninstall(t *testing.T) {
 			requireAllNew(t, first, second, "an upgrade that changes the plan rolls every pod")
 			require.NotContains(t, release.Plan(), "br_netfilter")
 
-			require.ErrorContains(t, release.Upgrade("backend: ebpf"), `backend "ebpf" is unknown`)
+			require.ErrorContains(t, release.Upgrade("backend: ebpf"), `at '/backend': value must be one of 'auto', 'nft', 'legacy', 'native-nft'`)
 			require.ErrorContains(t, release.Upgrade("imge: {}"), `additional properties 'imge' not allowed`)
 			release.WaitReady()
 			require.Equal(t, second, uids(release), "a refused upgrade leaves the pods alone")

@@ -55,7 +55,7 @@ func TestHooksThatAreCreatedAllAtOnceAndInNoOrderCleanEveryNode(t *testing.T) {
 	slices.Reverse(hooks)
 	file := filepath.Join(t.TempDir(), "hooks.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(strings.Join(hooks, "\n---\n")), 0o600))
-	lab.Shell(t, "kubectl create --filename "+file)
+	lab.Shell(t, "kubectl create --filename - <"+file)
 	release.WaitFor("the Job does not end well", func() bool {
 		job, err := lab.Client(t).BatchV1().Jobs(release.Namespace).Get(t.Context(), chart.Release+"-clean-up", metav1.GetOptions{})
 		require.NoError(t, err)
@@ -64,7 +64,7 @@ func TestHooksThatAreCreatedAllAtOnceAndInNoOrderCleanEveryNode(t *testing.T) {
 	for _, node := range lab.Nodes(t) {
 		require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+persisted+" || echo gone"), node)
 	}
-	lab.Shell(t, "kubectl delete --filename "+file)
+	lab.Shell(t, "kubectl delete --filename - <"+file)
 	output, err := release.TryUninstall("--no-hooks")
 	require.NoError(t, err, output)
 	release.WaitFor("something is left", func() bool { return len(release.Left()) == 0 })
