@@ -286,8 +286,8 @@ func TestTheStartupProbeTellsAFreshVerdictAtOnceAndAnOldOneLater(t *testing.T) {
 	got = s.tryReport("--ready")
 	require.Equal(t, "RulesRejected: no\n", got.log)
 	require.Equal(t, 1, got.exit)
-	require.Equal(t, []string{"110"}, s.pauses())
-	require.Greater(t, probe.TimeoutSeconds, int32(110))
+	require.Equal(t, []string{"290"}, s.pauses())
+	require.Greater(t, probe.TimeoutSeconds, int32(290))
 
 	s.write("notes/sleeps", "")
 	uptime, err := os.ReadFile("/proc/uptime")

@@ -117,7 +117,7 @@ func TestProbesAreWhatTheValuesSay(t *testing.T) {
 	t.Parallel()
 	watch := chart.Render(t, "").Container(t, "watch")
 	verdict := corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/sh", "/opt/istio-os-init/report", "--ready"}}}
-	startup := &corev1.Probe{ProbeHandler: verdict, PeriodSeconds: 1, TimeoutSeconds: 120, FailureThreshold: math.MaxInt32}
+	startup := &corev1.Probe{ProbeHandler: verdict, PeriodSeconds: 1, TimeoutSeconds: 300, FailureThreshold: math.MaxInt32}
 	require.Equal(t, startup, watch.StartupProbe)
 	require.Nil(t, watch.ReadinessProbe, "a proven node runs no probe")
 	require.Nil(t, watch.LivenessProbe)

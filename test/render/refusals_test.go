@@ -53,7 +53,7 @@ func TestBadValuesAreRefusedWithWhatIsWrongWhatIsAllowedAndWhatToDo(t *testing.T
 			`the plan is empty: modules has no name for backend nft and the chosen mesh modes, and at least one is needed. Fill modules.base or modules.extra`},
 		{"interval zero", `watch: {interval: 0}`, `at '/watch/interval': minimum: got 0, want 1`},
 		{"negative interval", `watch: {interval: -5}`, `at '/watch/interval': minimum: got -5, want 1`},
-		{"startup probe that ends before it speaks", `watch: {startupProbe: {timeoutSeconds: 60}}`, `at '/watch/startupProbe/timeoutSeconds': minimum: got 60, want 120`},
+		{"startup probe that ends before it speaks", `watch: {startupProbe: {timeoutSeconds: 60}}`, `at '/watch/startupProbe/timeoutSeconds': minimum: got 60, want 300`},
 		{"startup probe without a pause", `watch: {startupProbe: {periodSeconds: 0}}`, `at '/watch/startupProbe/periodSeconds': minimum: got 0, want 1`},
 		{"startup probe of one's own", `watch: {startupProbe: {exec: {command: ["true"]}}}`, `at '/watch/startupProbe': additional properties 'exec' not allowed`},
 		{"the mesh's tag as a number", `global: {tag: 1.30}`,

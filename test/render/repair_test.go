@@ -70,7 +70,7 @@ func TestTheStartupProbeOfWatchIsTheVerdict(t *testing.T) {
 		require.Equal(t, &corev1.Probe{
 			ProbeHandler:     corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/sh", "/opt/istio-os-init/report", "--ready"}}},
 			PeriodSeconds:    watch.StartupProbe.PeriodSeconds, // a value's, see TestProbesAreWhatTheValuesSay
-			TimeoutSeconds:   120,
+			TimeoutSeconds:   300,
 			FailureThreshold: 1<<31 - 1,
 		}, watch.StartupProbe)
 		for _, container := range objects.Pod(t).InitContainers {
