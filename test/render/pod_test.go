@@ -122,8 +122,8 @@ func TestProbesAreWhatTheValuesSay(t *testing.T) {
 	require.Nil(t, watch.ReadinessProbe, "a proven node runs no probe")
 	require.Nil(t, watch.LivenessProbe)
 
-	watch = chart.Render(t, "watch: {startupProbe: {periodSeconds: 5, timeoutSeconds: 240}, readinessProbe: {periodSeconds: 60}, livenessProbe: {failureThreshold: 5, timeoutSeconds: 2}}").Container(t, "watch")
-	startup.PeriodSeconds, startup.TimeoutSeconds = 5, 240
+	watch = chart.Render(t, "watch: {startupProbe: {periodSeconds: 5, timeoutSeconds: 340}, readinessProbe: {periodSeconds: 60}, livenessProbe: {failureThreshold: 5, timeoutSeconds: 2}}").Container(t, "watch")
+	startup.PeriodSeconds, startup.TimeoutSeconds = 5, 340
 	require.Equal(t, startup, watch.StartupProbe)
 	require.Equal(t, &corev1.Probe{ProbeHandler: verdict, PeriodSeconds: 60, TimeoutSeconds: 10}, watch.ReadinessProbe)
 	require.Equal(t, &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/true"}}}, FailureThreshold: 5, TimeoutSeconds: 2}, watch.LivenessProbe)
