@@ -148,11 +148,11 @@ func page(t *testing.T) map[string]string {
 	content, err := os.ReadFile(filepath.Join(chart.Path(), "docs", "gitops.md"))
 	require.NoError(t, err)
 	blocks := map[string]string{}
-	for _, block := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(content), -1) {
-		_, kind, found := strings.Cut(block[1], "\nkind: ")
-		require.True(t, found, block[1])
+	for _, block := range chart.Blocks(string(content), "yaml") {
+		_, kind, found := strings.Cut(block, "\nkind: ")
+		require.True(t, found, block)
 		kind, _, _ = strings.Cut(kind, "\n")
-		blocks[kind] = block[1]
+		blocks[kind] = block
 	}
 	return blocks
 }

@@ -94,12 +94,12 @@ func TestThePageOfSignalsNamesEveryAlertEveryMetricAndTheTaint(t *testing.T) {
 		require.Equal(t, rendered, named)
 	}
 	require.ElementsMatch(t, slices.Collect(maps.Keys(used)), listed)
-	provisioners := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(page, -1)
+	provisioners := chart.Blocks(page, "yaml")
 	require.Len(t, provisioners, 3)
 	key := env(chart.Render(t, taint).Container(t, "signal"))["ISTIO_OS_INIT_TAINT"]
 	for _, provisioner := range provisioners {
 		var object map[string]any
-		require.NoError(t, yaml.UnmarshalStrict([]byte(provisioner[1]), &object))
-		require.Contains(t, provisioner[1], "key: "+key+"\n")
+		require.NoError(t, yaml.UnmarshalStrict([]byte(provisioner), &object))
+		require.Contains(t, provisioner, "key: "+key+"\n")
 	}
 }

@@ -1,11 +1,13 @@
 package render
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -80,10 +82,15 @@ func TestVerifyRunsAsIstioInitDoesInEveryPodThatIstiosInjectorRenders(t *testing
 	require.NotZero(t, seen["istio-validation"])
 }
 
+// askForIstio asks Go once, which takes a second.
+var askForIstio = sync.OnceValues(func() (string, error) {
+	return chart.ModuleDir(context.Background(), filepath.Join(chart.Root(), "ci", "proxyv2-stand-in"), "istio.io/istio")
+})
+
 // istioModule returns the directory of Istio's module that the stand-in for proxyv2 is built from.
 func istioModule(t *testing.T) string {
 	t.Helper()
-	dir, err := chart.ModuleDir(t.Context(), filepath.Join(chart.Root(), "ci", "proxyv2-stand-in"), "istio.io/istio")
+	dir, err := askForIstio()
 	require.NoError(t, err)
 	return dir
 }

@@ -144,20 +144,21 @@ func TestBesideIstiosOwnChartsItTakesWhatTheyTake(t *testing.T) {
 	require.NoError(t, err)
 	_, example, found := strings.Cut(string(page), "### Beside Istio's own charts")
 	require.True(t, found)
-	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(example, 2)
+	blocks := chart.Blocks(example, "yaml")
+	theirCharts := filepath.Join(istioModule(t), "manifests", "charts")
 	dir := t.TempDir()
 	for from, to := range map[string]string{
-		filepath.Join(istioModule(t), "manifests", "charts", "base"):                             "base",
-		filepath.Join(istioModule(t), "manifests", "charts", "istio-control", "istio-discovery"): "istiod",
-		filepath.Join(istioModule(t), "manifests", "charts", "istio-cni"):                        "cni",
-		filepath.Join(istioModule(t), "manifests", "charts", "ztunnel"):                          "ztunnel",
-		chart.Path(): "istio-os-init",
+		filepath.Join(theirCharts, "base"):                             "base",
+		filepath.Join(theirCharts, "istio-control", "istio-discovery"): "istiod",
+		filepath.Join(theirCharts, "istio-cni"):                        "cni",
+		filepath.Join(theirCharts, "ztunnel"):                          "ztunnel",
+		chart.Path():                                                   "istio-os-init",
 	} {
 		require.NoError(t, os.CopyFS(filepath.Join(dir, "charts", to), os.DirFS(from).(fs.ReadDirFS)))
 	}
-	metadata := strings.ReplaceAll(blocks[0][1], "version: 1.31.1", "version: 1.0.0") // theirs until their release
+	metadata := strings.ReplaceAll(blocks[0], "version: 1.31.1", "version: 1.0.0") // theirs until their release
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "Chart.yaml"), []byte(metadata), 0o600))
-	values := []string{chart.ValuesFile(t, blocks[1][1])}
+	values := []string{chart.ValuesFile(t, blocks[1])}
 	_, err = chart.Manifest(t, dir, values)
 	require.NoError(t, err)
 	theirs, err := chart.Manifest(t, dir, values, "--show-only", "charts/cni/templates/daemonset.yaml")
