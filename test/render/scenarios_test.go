@@ -133,10 +133,10 @@ func normalised(t *testing.T, name string) string {
 	return text
 }
 
-// Of processor time, so that only the chart and helm count and not what else the machine is doing: 200 ms on a slow machine, half of
-// that on a quick one. Twice as much is a mistake in a template.
+// Of processor time, so that the chart and helm count and hardly what else the machine is doing: 280 ms on a slow machine, and half as
+// much again if it is busy. Twice as much is a mistake in a template.
 func TestRenderingTakesLessThan600MillisecondsOfProcessorTime(t *testing.T) {
-	const limit = 600 * time.Millisecond                               // twice what it takes here on an idle machine
+	const limit = 600 * time.Millisecond
 	path, values := chart.Copy(t), []string{chart.Scenario("default")} // of a copy no rendering is kept
 	used := func() time.Duration {
 		var usage syscall.Rusage
