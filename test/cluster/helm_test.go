@@ -21,30 +21,30 @@ func TestAReleaseLivesThroughUpgradeRefusalRollbackAndUninstall(t *testing.T) {
 			t.Parallel()
 			release := lab.NewRelease(t)
 			release.Helm = helm
-			before := previous(t)
-			require.NoError(t, release.UpgradeTo(before, ""))
-			release.WaitReady()
+			before, one := previous(t), onOneNode(t)
+			require.NoError(t, release.UpgradeTo(before, one))
+			release.WaitReadyOn(1)
 			first, plan := uids(release), release.Plan()
 			require.Contains(t, plan, "br_netfilter")
 
-			require.NoError(t, release.UpgradeTo(before, "nodeSelector: {}"))
-			release.WaitReady()
+			require.NoError(t, release.UpgradeTo(before, one+"podLabels: {}"))
+			release.WaitReadyOn(1)
 			require.Equal(t, first, uids(release), "an upgrade that changes nothing rolls nothing")
 
-			require.NoError(t, release.Upgrade(""))
-			release.WaitReady()
+			require.NoError(t, release.Upgrade(one))
+			release.WaitReadyOn(1)
 			second := uids(release)
 			requireAllNew(t, first, second, "an upgrade that changes the plan rolls every pod")
 			require.NotContains(t, release.Plan(), "br_netfilter")
 
 			require.ErrorContains(t, release.Upgrade("backend: ebpf"), `at '/backend': value must be one of 'auto', 'nft', 'legacy', 'native-nft'`)
 			require.ErrorContains(t, release.Upgrade("imge: {}"), `additional properties 'imge' not allowed`)
-			release.WaitReady()
+			release.WaitReadyOn(1)
 			require.Equal(t, second, uids(release), "a refused upgrade leaves the pods alone")
 			require.Equal(t, "3 deployed", release.Revision(), "a refused upgrade leaves the release alone")
 
 			release.Rollback()
-			release.WaitReady()
+			release.WaitReadyOn(1)
 			requireAllNew(t, second, uids(release), "a rollback rolls every pod")
 			require.Equal(t, plan, release.Plan(), "a rollback returns the plan")
 			require.Equal(t, map[chart.Helm]string{chart.Helm3: "Update", chart.Helm4: "Apply"}[helm], operation(t, release))
@@ -56,26 +56,26 @@ func TestAReleaseLivesThroughUpgradeRefusalRollbackAndUninstall(t *testing.T) {
 
 func TestHelm4TakesOverAReleaseOfHelm3(t *testing.T) {
 	t.Parallel()
-	release := lab.NewRelease(t)
-	require.NoError(t, release.UpgradeTo(previous(t), ""))
-	release.WaitReady()
+	release, one := lab.NewRelease(t), onOneNode(t)
+	require.NoError(t, release.UpgradeTo(previous(t), one))
+	release.WaitReadyOn(1)
 	first := uids(release)
 
 	release.Helm = chart.Helm4
-	require.NoError(t, release.Upgrade(""))
-	release.WaitReady()
+	require.NoError(t, release.Upgrade(one))
+	release.WaitReadyOn(1)
 	second := uids(release)
 	requireAllNew(t, first, second, "an upgrade that changes the plan rolls every pod")
 	require.Equal(t, "Update", operation(t, release), "Helm 4 goes on as Helm 3 has begun")
 
-	require.NoError(t, release.UpgradeTo(chart.Path(), "modules: {extra: [dummy]}", "--server-side=true"))
-	release.WaitReady()
+	require.NoError(t, release.UpgradeTo(chart.Path(), one+"modules: {extra: [dummy]}", "--server-side=true"))
+	release.WaitReadyOn(1)
 	requireAllNew(t, second, uids(release), "an upgrade that changes the plan rolls every pod")
 	require.Contains(t, release.Plan(), "dummy")
 	require.Equal(t, "Apply", operation(t, release))
 
 	release.Rollback()
-	release.WaitReady()
+	release.WaitReadyOn(1)
 	require.NotContains(t, release.Plan(), "dummy")
 	requireUninstalled(t, release)
 }
@@ -105,8 +105,8 @@ func TestHelmWaitsForTheProof(t *testing.T) {
 func TestHelmTestPassesOnANodeThatCanRunTheMesh(t *testing.T) {
 	t.Parallel()
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade(""))
-	release.WaitReady()
+	require.NoError(t, release.Upgrade(onOneNode(t)))
+	release.WaitReadyOn(1)
 	pods := uids(release)
 	for _, helm := range chart.Helms {
 		release.Helm = helm
@@ -114,7 +114,7 @@ func TestHelmTestPassesOnANodeThatCanRunTheMesh(t *testing.T) {
 		require.NoError(t, err, output)
 		require.Regexp(t, `(?m)^RulesApplied: (nft|legacy|native-nft)$`, output, helm)
 	}
-	release.WaitReady()
+	release.WaitReadyOn(1)
 	require.Equal(t, pods, uids(release), "the DaemonSet takes its pod for one of its own")
 	require.Equal(t, []string{"pods/istio-os-init-test"}, leftPods(release), "its log can be read")
 }
@@ -124,7 +124,7 @@ func TestHelmTestFailsWithTheReason(t *testing.T) {
 	t.Parallel()
 	name, tag := lab.RefusedRuleImage(t)
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade("backend: nft\nimage: {name: "+name+", tag: "+tag+"}\n"+notTheVM))
+	require.NoError(t, release.Upgrade("backend: nft\nimage: {name: "+name+", tag: "+tag+"}\n"+onOneNode(t)))
 	for _, helm := range chart.Helms {
 		release.Helm = helm
 		output, err := release.Test()

@@ -17,8 +17,8 @@ import (
 func TestPoliciesAndQuotasHinderNeitherTheReleaseNorItsUninstall(t *testing.T) {
 	t.Parallel()
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade("global: {platform: gke, networkPolicy: {enabled: true}}"))
-	release.WaitReady()
+	require.NoError(t, release.Upgrade(onOneNode(t)+"global: {platform: gke, networkPolicy: {enabled: true}}"))
+	release.WaitReadyOn(1)
 	require.Subset(t, release.Left(), []string{"networkpolicies/istio-os-init", "resourcequotas/istio-os-init"})
 	require.Contains(t, release.UninstallSays(), "clean: ")
 	release.WaitFor("uninstall leaves something", func() bool { return len(release.Left()) == 0 })
@@ -37,8 +37,8 @@ func TestTheAPIOfOpenShiftTakesTheSCCsAndUninstallLeavesNone(t *testing.T) {
 		return names
 	}
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade("")) // the API is there: that is enough
-	release.WaitReady()
+	require.NoError(t, release.Upgrade(onOneNode(t))) // the API is there: that is enough
+	release.WaitReadyOn(1)
 	name := release.Namespace + "." + chart.Release
 	require.Equal(t, []string{name}, sccs())
 	for _, pod := range release.Pods() {
@@ -57,7 +57,7 @@ func TestTheAPIOfOpenShiftTakesTheSCCsAndUninstallLeavesNone(t *testing.T) {
 		require.Equal(t, want, review.Status.Allowed, account)
 	}
 
-	require.NoError(t, release.Upgrade("repair: {enabled: false}"), "an upgrade of what the API has made of it")
+	require.NoError(t, release.Upgrade(onOneNode(t)+"repair: {enabled: false}"), "an upgrade of what the API has made of it")
 	require.Contains(t, release.UninstallSays(), "clean: ")
 	require.Empty(t, sccs(), "uninstall leaves some")
 }

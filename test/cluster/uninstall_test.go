@@ -108,8 +108,8 @@ func TestAnUninstallThatHasFailedCleansWhenItIsRunAgain(t *testing.T) {
 			t.Parallel()
 			release := lab.NewRelease(t)
 			release.Helm = helm
-			require.NoError(t, release.Upgrade(""))
-			release.WaitReady()
+			require.NoError(t, release.Upgrade(onOneNode(t)))
+			release.WaitReadyOn(1)
 			plant(t, release, lab.Nodes(t)...)
 			output, err := release.TryUninstall("--timeout", "1s")
 			require.Error(t, err, output)
