@@ -61,7 +61,7 @@ package: ## the chart as it is committed, in .package/; signed with the key in C
 
 .PHONY: golden
 golden: tools ## the expected renderings in test/render/testdata
-	@go test ./test/render -run TestEveryScenarioRendersItsGolden -update
+	@go test ./test/render -run TestEachGoldenIsWhatItsScenariosRender -update
 
 .PHONY: format
 format: ## mend what lint can mend: the format of Go and shell

@@ -2,22 +2,15 @@
 package render
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"sigs.k8s.io/yaml"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
-
-var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
 
 // Helm 3's is in scripts/lint-chart, as ct runs it.
 func TestEveryScenarioPassesHelmLint(t *testing.T) {
@@ -80,57 +73,6 @@ func requireDistinct(t *testing.T, names []string, what string) {
 		require.False(t, seen[name], "%s: %q stands there twice", what, name)
 		seen[name] = true
 	}
-}
-
-// The goldens are for "nothing else has changed"; what a value does has a test of its own.
-func TestEveryScenarioRendersItsGolden(t *testing.T) {
-	t.Parallel()
-	for _, name := range chart.Scenarios(t) {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			golden := filepath.Join("testdata", name+".golden.yaml")
-			got := normalised(t, name)
-			if *update {
-				require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
-				return
-			}
-			want, err := os.ReadFile(golden)
-			require.NoError(t, err, "make golden writes it")
-			require.YAMLEq(t, string(want), got, "if the change is meant: make golden")
-		})
-	}
-}
-
-func TestNoGoldenIsLeftOver(t *testing.T) {
-	t.Parallel()
-	goldens, err := filepath.Glob(filepath.Join("testdata", "*.golden.yaml"))
-	require.NoError(t, err)
-	require.Len(t, goldens, len(chart.Scenarios(t)))
-}
-
-// normalised returns a scenario's objects as one YAML document without what changes for other reasons than the values: the
-// chart's version, and the scripts with their catalogue of reasons, which have tests of their own.
-func normalised(t *testing.T, name string) string {
-	t.Helper()
-	objects := chart.RenderFiles(t, []string{chart.Scenario(name)})
-	configs := objects.ConfigMaps
-	if objects.Hooks != nil {
-		configs = append(configs, objects.Hooks.ConfigMaps...)
-	}
-	for _, config := range configs {
-		for key := range config.Data {
-			if key != "plan" && key != "backends" {
-				config.Data[key] = "files/" + key
-			}
-		}
-	}
-	document, err := yaml.Marshal(objects)
-	require.NoError(t, err)
-	text := regexp.MustCompile(`istio-os-init-\d+\.\d+\.\d+\S*`).ReplaceAllString(string(document), "istio-os-init-x.y.z")
-	for _, config := range objects.ConfigMaps {
-		text = strings.ReplaceAll(text, config.Name, config.Name[:len(config.Name)-8]+"x")
-	}
-	return text
 }
 
 // Of processor time, so that the chart and helm count and hardly what else the machine is doing: 280 ms on a slow machine, and half as
