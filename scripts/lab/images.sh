@@ -104,7 +104,7 @@ build_node_image() {
     die "containerd does not build; is Go's module proxy reachable (go env GOPROXY)?"
   containerd=$made
   say "node image: 3/4 Kubernetes from source (first time: 7 to 18 minutes on two cores)"
-  made kubernetes "$(key ci/node-image/kubernetes scripts/lab/build-kubernetes)" "$root/scripts/lab/build-kubernetes" ||
+  made kubernetes "$(key ci/node-image/kubernetes scripts/lab/build-kubernetes)" "$root/scripts/lab/build-kubernetes" ci/node-image/kubernetes ||
     die "Kubernetes does not build; is Go's module proxy reachable (go env GOPROXY)?"
   say "node image: 4/4 $node_image (about a minute)"
   logged node-image "$root/scripts/lab/build-node-image" "$node_image" "$debian" "$containerd" "$made" "$local_hub" ||

@@ -22,7 +22,7 @@ const (
 
 // KubeVersion is the Kubernetes version that Render renders for, as x.y.z: the lab's, so that goldens do not change with
 // the helm that renders them.
-const KubeVersion = "1.36.3"
+const KubeVersion = "1.37.2"
 
 // Root returns the absolute path of the repository.
 func Root() string {
