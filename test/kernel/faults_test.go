@@ -29,7 +29,7 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 		"| fault of the host | line | all reasons, each with its fix |\n|---|---|---|\n"
 	for _, row := range []struct {
 		name   string
-		cover  bool // also with -short
+		cover  bool // also with -short: what no test of test/node can have
 		faults []string
 		denial string // SELinux's, which the fault causes; the row needs it enforcing
 		values string
@@ -67,12 +67,12 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 			want: "ModuleNotLoaded: nf_tables, nft_compat, nft_chain_nat and 6 more. Fix: add to the node's configuration what report --config modules-load prints",
 		},
 		{
-			name: "two faults at once", cover: true, faults: []string{"modules-gone=xt_CT", "install-false=xt_owner"},
+			name: "two faults at once", faults: []string{"modules-gone=xt_CT", "install-false=xt_owner"},
 			want: "ModuleNotOnDisk: xt_CT. Fix: apt-get install --reinstall linux-image-<kernel>. Also: ModuleOverridden, BackendUnavailable",
 			also: []string{"ModuleOverridden: remove line 1 of /etc/modprobe.d/lab-install-false.conf", "BackendUnavailable: "},
 		},
 		{
-			name: "`blacklist xt_owner` in modprobe.d", cover: true, faults: []string{"blocklisted=xt_owner"},
+			name: "`blacklist xt_owner` in modprobe.d", faults: []string{"blocklisted=xt_owner"},
 			report: "warning: xt_owner is blocklisted (/etc/modprobe.d/lab-blocklisted.conf:1): loaded by its name now, but not at boot",
 		},
 		{

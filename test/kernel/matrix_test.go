@@ -41,6 +41,8 @@ func cells(t *testing.T, node string) []cell {
 			{name: "TPROXY", mesh: "{dns: false, ipv6: false, tproxy: true}"},
 			{name: "REDIRECT+DNS", mesh: "{dns: true, ipv6: false}"},
 			{name: "REDIRECT", mesh: "{dns: false, ipv6: false}"}, // what every other test has
+			{name: "REDIRECT+INVALID_DROP", mesh: "{dns: false, ipv6: false, dropInvalid: true}", env: "INVALID_DROP"},
+			{name: "REDIRECT+ambient", mesh: "{dns: false, ipv6: false, ambient: true}"},
 		} {
 			if testing.Short() && i != j {
 				continue

@@ -18,7 +18,7 @@ import (
 func TestTheProofOfAmbientHasEveryMatchAndTargetOfIstiosOwnRules(t *testing.T) {
 	t.Parallel()
 	script := source(t, "ambient.sh")
-	module := istioModule(t)
+	module := chart.IstioModule(t)
 	for backend, words := range map[string]*regexp.Regexp{
 		"iptables": regexp.MustCompile(`-m [a-z]+|-j [A-Z]+|--[a-z-]+`),
 		"nftables": regexp.MustCompile(`\b(meta|mark|ct|zone|l4proto|saddr|daddr|dport|sport|oifname|iifname|skuid|counter|accept|redirect|snat|return|and|ip6?|tcp|udp|type|hook|route|nat|filter|prerouting|output|postrouting|@)\b`),
@@ -51,4 +51,11 @@ func TestThePlanOfAmbientServesBothFamiliesAndPreloadsNoTableThatSwaysItsChoice(
 	require.Contains(t, unknown, "xt_set")
 	require.NotContains(t, unknown, "iptable_nat")
 	require.Contains(t, plan("{image: {tag: nightly}}"), "iptable_nat")
+}
+
+func TestTheLabsCNIAgentIsOfTheSameIstioAsItsPilotAgent(t *testing.T) {
+	t.Parallel()
+	dir, err := chart.ModuleDir(t.Context(), filepath.Join(chart.Root(), "ci", "cni-agent-stand-in"), "istio.io/istio")
+	require.NoError(t, err)
+	require.Equal(t, chart.IstioModule(t), dir)
 }

@@ -1,13 +1,11 @@
 package render
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -42,7 +40,7 @@ var ofTheirOwn = map[string]string{
 // What Istio's own injector renders, in the module that the stand-in is built from.
 func TestVerifyRunsAsIstioInitDoesInEveryPodThatIstiosInjectorRenders(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob(filepath.Join(istioModule(t), "pkg", "kube", "inject", "testdata", "inject", "*.injected"))
+	files, err := filepath.Glob(filepath.Join(chart.IstioModule(t), "pkg", "kube", "inject", "testdata", "inject", "*.injected"))
 	require.NoError(t, err)
 	adds := regexp.MustCompile(`istio-iptables "\$@" (--.+)`).FindStringSubmatch(source(t, "verify-traffic.sh"))
 	require.NotEmpty(t, adds)
@@ -80,19 +78,6 @@ func TestVerifyRunsAsIstioInitDoesInEveryPodThatIstiosInjectorRenders(t *testing
 	}
 	require.Greater(t, seen["istio-init"], 80)
 	require.NotZero(t, seen["istio-validation"])
-}
-
-// askForIstio asks Go once, which takes a second.
-var askForIstio = sync.OnceValues(func() (string, error) {
-	return chart.ModuleDir(context.Background(), filepath.Join(chart.Root(), "ci", "proxyv2-stand-in"), "istio.io/istio")
-})
-
-// istioModule returns the directory of Istio's module that the stand-in for proxyv2 is built from.
-func istioModule(t *testing.T) string {
-	t.Helper()
-	dir, err := askForIstio()
-	require.NoError(t, err)
-	return dir
 }
 
 // containersOf returns the containers of every pod in a file of manifests, wherever in them.

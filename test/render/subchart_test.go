@@ -145,7 +145,7 @@ func TestBesideIstiosOwnChartsItTakesWhatTheyTake(t *testing.T) {
 	_, example, found := strings.Cut(string(page), "### Beside Istio's own charts")
 	require.True(t, found)
 	blocks := chart.Blocks(example, "yaml")
-	theirCharts := filepath.Join(istioModule(t), "manifests", "charts")
+	theirCharts := filepath.Join(chart.IstioModule(t), "manifests", "charts")
 	dir := t.TempDir()
 	for from, to := range map[string]string{
 		filepath.Join(theirCharts, "base"):                             "base",

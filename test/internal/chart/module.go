@@ -4,7 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 // ModuleDir returns the directory in Go's cache of a module, by its path, in the version that the go.mod of directory dir pins; "" is the
@@ -21,4 +26,17 @@ func ModuleDir(ctx context.Context, dir, module string) (string, error) {
 		return "", fmt.Errorf("%s is not downloaded, and a test does not download it. Run: make tools", module)
 	}
 	return found, nil
+}
+
+// askForIstio asks Go once, which takes a second.
+var askForIstio = sync.OnceValues(func() (string, error) {
+	return ModuleDir(context.Background(), filepath.Join(Root(), "ci", "proxyv2-stand-in"), "istio.io/istio")
+})
+
+// IstioModule returns the directory of Istio's module that the stand-in for proxyv2 is built from.
+func IstioModule(t *testing.T) string {
+	t.Helper()
+	dir, err := askForIstio()
+	require.NoError(t, err)
+	return dir
 }

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -17,21 +18,34 @@ import (
 func RefusedRuleImage(t *testing.T) (name, tag string) {
 	t.Helper()
 	name, tag = "localhost/istio-os-init/refused-rule", "negative-control"
-	base := chart.RenderFiles(t, []string{Values(t)}).Container(t, "verify").Image
-	run(t, "docker", "build", "--quiet", "--build-arg", "IMAGE="+base, "--tag", name+":"+tag,
-		filepath.Join(chart.Root(), "test", "internal", "refusedrule"))
+	buildOnTop(t, filepath.Join(chart.Root(), "test", "internal", "refusedrule"), name+":"+tag)
 	archive := run(t, "docker", "save", name+":"+tag)
-	for _, node := range Nodes(t) {
-		if node == vmName { // not a container of Docker's
-			run(t, filepath.Join(chart.Root(), "scripts", "lab", "node"), "load", name+":"+tag)
-			continue
-		}
+	for _, node := range Containers(t) {
 		load := exec.CommandContext(t.Context(), "docker", "exec", "-i", node, "ctr", "--namespace", "k8s.io", "images", "import", "-")
 		load.Stdin = bytes.NewReader(archive)
 		output, err := load.CombinedOutput()
 		require.NoError(t, err, string(output))
 	}
 	return name, tag
+}
+
+// CNIAgentImage builds the mesh's image with the stand-in for Istio's CNI agent in PATH, loads it onto the VM and returns its name.
+func (vm *VM) CNIAgentImage() string {
+	vm.t.Helper()
+	const name = "localhost/istio-os-init/cni-agent-stand-in:lab"
+	dir := vm.t.TempDir()
+	run(vm.t, "cp", chart.Tool(vm.t, "cni-agent-stand-in"), filepath.Join(dir, "cni-agent-stand-in"))
+	require.NoError(vm.t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("ARG IMAGE\nFROM ${IMAGE}\nCOPY cni-agent-stand-in /usr/local/bin/\n"), 0o600))
+	buildOnTop(vm.t, dir, name)
+	run(vm.t, filepath.Join(chart.Root(), "scripts", "lab", "node"), "load", name)
+	return name
+}
+
+// buildOnTop builds an image on top of the mesh's, from a folder whose Dockerfile takes that as IMAGE.
+func buildOnTop(t *testing.T, folder, image string) {
+	t.Helper()
+	base := chart.RenderFiles(t, []string{Values(t)}).Container(t, "verify").Image
+	run(t, "docker", "build", "--quiet", "--build-arg", "IMAGE="+base, "--tag", image, folder)
 }
 
 func run(t *testing.T, command ...string) []byte {

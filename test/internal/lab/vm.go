@@ -55,6 +55,12 @@ func (vm *VM) Unload() {
 	require.NoError(vm.t, err, output)
 }
 
+// Load loads what a plan names, by the host's modprobe. Of alternatives (a|b) it takes the first that the VM has; all must load.
+func (vm *VM) Load(plan []string) {
+	vm.t.Helper()
+	vm.Run("for entry in '" + strings.Join(plan, "' '") + "'; do for m in $(echo $entry | tr '|' ' '); do modprobe $m 2>/dev/null && continue 2; done; echo \"$entry\"; exit 1; done")
+}
+
 // Remove unloads a module that the pods' rules hold, the rules first, and returns when it had gone, by the VM's clock.
 func (vm *VM) Remove(module string) time.Time {
 	vm.t.Helper()
