@@ -44,7 +44,7 @@ func TestTwoPoolsOfOneMeshArePreparedEachByItsOwnInstance(t *testing.T) {
 	for _, pod := range pods() {
 		require.Equal(t, owner[pod.Spec.NodeName], pod.OwnerReferences[0].Name, "%s is prepared by the other pool's instance", pod.Spec.NodeName)
 		mode := map[string]string{"istio-os-init": "REDIRECT", "istio-os-init-edge": "TPROXY"}[owner[pod.Spec.NodeName]]
-		require.Contains(t, pod.Spec.InitContainers[1].Args, mode, pod.Spec.NodeName)
+		require.Contains(t, chart.ContainerOf(t, &pod.Spec, "verify").Args, mode, pod.Spec.NodeName)
 	}
 
 	output, err := release.Test()

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
@@ -19,10 +20,16 @@ func TestAfterARebootAMeshPodStartsBeforeOurs(t *testing.T) {
 	vm.DenyAutoload()
 	vm.Unload()
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade(onlyOn(vm)))
+	const signals = "\nsignals: {nodeCondition: {enabled: true}}\n"
+	require.NoError(t, release.Upgrade(onlyOn(vm)+signals))
 	release.WaitReadyOn(1)
-	container := release.DaemonSet().Spec.Template.Spec.InitContainers[1]
 	require.Contains(t, vm.Run("cat "+persisted), "\nxt_owner\n")
+	if vm.SELinux() {
+		require.Equal(t, vm.Run("stat --format %C /etc/modules-load.d"), vm.Run("stat --format %C "+persisted), "not the directory's label and level")
+	}
+	require.NoError(t, release.Upgrade(onlyOn(vm)+signals+"watch: {interval: 20}"))
+	release.WaitReadyOn(1)
+	verify := chart.ContainerOf(t, &release.DaemonSet().Spec.Template.Spec, "verify")
 
 	// the DaemonSet goes on, but for no node: what helm would remove stays, and our pod does not come back
 	nowhere := []byte(`{"spec":{"template":{"spec":{"nodeSelector":{"kubernetes.io/hostname":"nowhere"}}}}}`)
@@ -33,7 +40,7 @@ func TestAfterARebootAMeshPodStartsBeforeOurs(t *testing.T) {
 	vm.Reboot()
 	require.True(t, vm.Modules()["xt_owner"], "the host has not loaded what the file names")
 	requireAPIServer(t, release, vm.Name) // the node has its routes again
-	phase, log := release.RunPod(lab.IstioInit(t, vm.Name, container.Args))
+	phase, log := release.RunPod(lab.IstioInit(t, vm.Name, verify.Args))
 	require.Equal(t, corev1.PodSucceeded, phase, log)
 	require.Empty(t, release.Pods(), "our pod was there first")
 

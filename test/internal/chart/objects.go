@@ -156,13 +156,21 @@ func (o Objects) Pod(t *testing.T) corev1.PodSpec {
 func (o Objects) Container(t *testing.T, name string) corev1.Container {
 	t.Helper()
 	pod := o.Pod(t)
-	for _, container := range append(pod.InitContainers, pod.Containers...) {
-		if container.Name == name {
-			return container
+	return *ContainerOf(t, &pod, name)
+}
+
+// ContainerOf returns a container or init container of a pod by its name, for tests that change it.
+func ContainerOf(t *testing.T, pod *corev1.PodSpec, name string) *corev1.Container {
+	t.Helper()
+	for _, containers := range [][]corev1.Container{pod.InitContainers, pod.Containers} {
+		for i := range containers {
+			if containers[i].Name == name {
+				return &containers[i]
+			}
 		}
 	}
 	require.Failf(t, "no such container", "%q is not among the pod's containers", name)
-	return corev1.Container{}
+	return nil
 }
 
 // Plan returns the plan's entries, without comments, in their order.
