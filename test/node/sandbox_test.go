@@ -428,13 +428,18 @@ func mountNamespace() *syscall.SysProcAttr {
 	return attributes
 }
 
+// tryNamespaces asks the kernel once: to make and to end a network namespace costs it more than most of what a test runs.
+var tryNamespaces = sync.OnceValue(func() error {
+	probe := exec.CommandContext(context.Background(), "true")
+	probe.SysProcAttr = namespaces()
+	return probe.Run()
+})
+
 // needNamespaces skips a test where neither root nor user namespaces are to be had.
 func needNamespaces(t *testing.T) {
 	t.Helper()
 	need(t, "ip", "setpriv")
-	probe := exec.CommandContext(t.Context(), "true")
-	probe.SysProcAttr = namespaces()
-	if err := probe.Run(); err != nil {
+	if err := tryNamespaces(); err != nil {
 		t.Skipf("NOT PROVEN: the scripts on a node, which need namespaces of their own (%v). Run as root, or allow user namespaces.", err)
 	}
 }
