@@ -293,7 +293,7 @@ func (r *Release) WaitFor(otherwise string, condition func() bool) {
 	deadline := time.Now().Add(Patience)
 	for !condition() {
 		require.True(r.t, time.Now().Before(deadline), "%s after %v:\n%s", otherwise, Patience, r.describe(r.t.Context()))
-		time.Sleep(250 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond) // six tests at a time ask; what they ask for takes seconds
 	}
 }
 
