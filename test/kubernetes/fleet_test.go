@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	_ "github.com/istio-os-init/istio-os-init/test/internal/chart/inprocess"
 	"github.com/istio-os-init/istio-os-init/test/internal/controlplane"
 )
 

@@ -21,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	_ "github.com/istio-os-init/istio-os-init/test/internal/chart/inprocess"
 )
 
 // sandbox is a node as the scripts see it: a fake host root with a proc, a kernel release and a modprobe-stand-in, the volumes of

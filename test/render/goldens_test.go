@@ -39,8 +39,10 @@ var goldens = map[string]struct {
 	"everything":      {scenarios: []string{"everything", "signals", "own-image", "policies", "gke", "tproxy", "rhel-nfd", "os-release"}, values: everythingElse},
 }
 
-// A name that has to be cut, and a term that selects no node, beside which the chart refuses a rule of signals.
+// A name that has to be cut, mounts that not every Kubernetes has, and a term that selects no node, beside which the chart refuses a rule of
+// signals.
 const everythingElse = `
+load: {recursiveReadOnly: true}
 signals: {nodeReadinessRule: {enabled: false}}
 fullnameOverride: a-name-of-sixty-three-characters-which-is-what-kubernetes-takes
 affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{}, {matchExpressions: [{key: zone, operator: Exists}]}]}}}

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	_ "github.com/istio-os-init/istio-os-init/test/internal/chart/inprocess"
 )
 
 func TestEveryHelmRendersTheSame(t *testing.T) {
@@ -16,6 +17,9 @@ func TestEveryHelmRendersTheSame(t *testing.T) {
 			files := []string{chart.Scenario(name)}
 			want, err := chart.Helm3.Manifest(t, chart.Path(), files)
 			require.NoError(t, err)
+			command, err := chart.Helm3.Template(t, chart.Path(), files, "--namespace", chart.Namespace, "--kube-version", chart.KubeVersion)
+			require.NoError(t, err)
+			require.Equal(t, command, want, "the library in this process renders something else than the command")
 			got, err := chart.Helm4.Manifest(t, chart.Path(), files)
 			require.NoError(t, err)
 			require.Equal(t, chart.Decode(t, want), chart.Decode(t, got))
@@ -29,7 +33,7 @@ func TestEveryHelmBelievesInARecentKubernetes(t *testing.T) {
 	for _, helm := range chart.Helms {
 		t.Run(string(helm), func(t *testing.T) {
 			t.Parallel()
-			manifest, err := helm.Manifest(t, chart.Path(), nil, "--kube-version", "", "--set", "load.recursiveReadOnly=true")
+			manifest, err := helm.Template(t, chart.Path(), nil, "--set", "load.recursiveReadOnly=true")
 			require.NoError(t, err)
 			require.Contains(t, manifest, "recursiveReadOnly: IfPossible", "which Kubernetes has from 1.31 on")
 		})

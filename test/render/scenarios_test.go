@@ -88,7 +88,7 @@ func TestRenderingTakesLessThan600MillisecondsOfProcessorTime(t *testing.T) {
 	best := time.Hour
 	for range 5 {
 		start := used()
-		_, err := chart.Manifest(t, path, values)
+		_, err := chart.Helm3.Template(t, path, values)
 		require.NoError(t, err)
 		best = min(best, used()-start)
 	}
