@@ -8,9 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
@@ -18,11 +16,8 @@ import (
 // after five minutes, so that one pause and one round tell what every later one costs.
 func TestANodeThatIsNotProvenCostsAtMostThreeWritesAMinute(t *testing.T) {
 	release, node := lab.NewRelease(t), lab.Nodes(t)[0]
-	require.NoError(t, release.Upgrade(unprovable+"nodeSelector: {kubernetes.io/hostname: nowhere}"))
 	const pause = 5 * time.Minute
-	slow := fmt.Sprintf(`{"spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/hostname": %q}, "containers": [{"name": "watch", "env": [{"name": "ISTIO_OS_INIT_PAUSE", "value": "%.0f"}]}]}}}}`, node, pause.Seconds())
-	_, err := lab.Client(t).AppsV1().DaemonSets(release.Namespace).Patch(t.Context(), chart.Release, types.StrategicMergePatchType, []byte(slow), metav1.PatchOptions{})
-	require.NoError(t, err)
+	release.UpgradeChanged(unprovable, node, fmt.Sprintf(`{"containers": [{"name": "watch", "env": [{"name": "ISTIO_OS_INIT_PAUSE", "value": "%.0f"}]}]}`, pause.Seconds()))
 	t.Parallel() // behind the tests that are not
 	// told by the pod's status, since to ask its containers would be a request too
 	tried := func(round int) time.Time {

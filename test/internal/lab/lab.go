@@ -24,6 +24,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -187,6 +188,20 @@ func (r *Release) UpgradeTo(path, values string, helmArgs ...string) error {
 	options := r.options(chart.ValuesFile(r.t, values))
 	options.ExtraArgs["upgrade"] = append(options.ExtraArgs["upgrade"], helmArgs...)
 	return helm.UpgradeContextE(r.t, r.t.Context(), options, path, chart.Release)
+}
+
+// UpgradeChanged is Upgrade on one node with a change of the pod that no value makes: pod is a strategic merge patch of its spec, as JSON.
+// No pod is made of what the chart itself renders.
+func (r *Release) UpgradeChanged(values, node, pod string) {
+	r.t.Helper()
+	require.NoError(r.t, r.Upgrade(values+"\nnodeSelector: {kubernetes.io/hostname: nowhere}\n"))
+	var spec map[string]any
+	require.NoError(r.t, json.Unmarshal([]byte(pod), &spec))
+	spec["nodeSelector"] = map[string]any{"kubernetes.io/hostname": node}
+	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"template": map[string]any{"spec": spec}}})
+	require.NoError(r.t, err)
+	_, err = r.client.AppsV1().DaemonSets(r.Namespace).Patch(r.t.Context(), chart.Release, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	require.NoError(r.t, err)
 }
 
 // Test runs `helm test --logs` and returns what helm prints, and its error.

@@ -1,0 +1,65 @@
+package kernel
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/lab"
+)
+
+// enforcing returns the VM, and skips a test that is about SELinux where it is not enforcing.
+func enforcing(t *testing.T) *lab.VM {
+	t.Helper()
+	vm := lab.TheVM(t)
+	if !vm.SELinux() {
+		t.Skip("NOT PROVEN: what SELinux has to do with it, which takes SELINUX=enforcing (scripts/lab/node).")
+	}
+	return vm
+}
+
+// The control of every test here that shows a failure before: SELinux is its cause, since without it the kernel loads the modules itself.
+func TestAPermissiveSELinuxLeavesNothingForTheChartToDo(t *testing.T) {
+	lab.NotInTheCover(t, "that SELinux is the cause of the failure")
+	vm := enforcing(t)
+	vm.Unload()
+	vm.Run("setenforce 0")
+	t.Cleanup(func() { vm.Run("setenforce 1") })
+	release := lab.NewRelease(t)
+	release.CreateNamespace()
+	arguments := strings.Fields("-p 15001 -z 15006 -u 1337 -m REDIRECT -i * -b * -d 15090,15021,15020")
+	phase, log := release.RunPod(lab.IstioInit(t, vm.Name, arguments))
+	require.Equal(t, corev1.PodSucceeded, phase, log)
+}
+
+func TestLoadWithoutItsTypeIsDeniedTheModulesAndSaysSo(t *testing.T) {
+	lab.NotInTheCover(t, "what load says if a platform takes its SELinux type away")
+	vm := enforcing(t)
+	vm.Unload()
+	before := names(vm.Modules())
+	release := lab.NewRelease(t)
+	release.UpgradeChanged(briefly, vm.Name, `{"initContainers": [{"name": "load", "securityContext": {"seLinuxOptions": null}}]}`)
+	outcome := release.WaitRefused(vm.Name)
+	t.Log(outcome.Line)
+	require.Regexp(t, `^(ModuleDenied|CapabilityRefused): `, outcome.Line)
+	require.Equal(t, before, names(vm.Modules()))
+}
+
+// containerd gives a container with options of its own and no level a level of its own, and the volumes with it.
+func TestWithoutItsLevelLoadTakesTheVolumesFromSignal(t *testing.T) {
+	lab.NotInTheCover(t, "what load's level is for")
+	vm := enforcing(t)
+	if strings.HasPrefix(vm.Runtime(), "cri-o ") {
+		t.Skip("NOT PROVEN: what load's level is for, since CRI-O has one level for a pod. Run make test-kernel KERNEL=trixie/containerd.")
+	}
+	vm.ExpectDenial("container_file_t")
+	vm.Unload()
+	release := lab.NewRelease(t)
+	mark := vm.AuditMark()
+	release.UpgradeChanged("signals: {nodeCondition: {enabled: true}}", vm.Name, `{"initContainers": [{"name": "load", "securityContext": {"seLinuxOptions": {"level": null}}}]}`)
+	release.WaitReadyOn(1)
+	require.NotEqual(t, vm.Run("stat --format %C /etc/modules-load.d"), vm.Run("stat --format %C "+persisted), "the file has its directory's level all the same")
+	require.Contains(t, strings.Join(vm.Denials(mark), "\n"), ":container_file_t:", "signal is denied nothing")
+}
