@@ -12,8 +12,11 @@ import (
 )
 
 // Every line of the pages' sh blocks is run, but those that run this test or take its cluster away: scripts/test is
-// `make test`, and ends with `make down`. Not parallel: this uses the release that users are told to make.
+// `make test`, and ends with `make down`. It uses the release that users are told to make, as only tests do that are not parallel.
 func TestEveryCommandOfThePagesWorks(t *testing.T) {
+	t.Parallel()
+	poolsOfNodes.Lock()
+	t.Cleanup(poolsOfNodes.Unlock) // behind that of the labels
 	elsewhere := map[string]bool{"make up": true, "make status": true, "make check": true, "make test": true}
 	targets := lab.Shell(t, "make help")
 	// what the lab's image is, for each release that a page makes; all else as a user types it

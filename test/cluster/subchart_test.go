@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,9 +14,14 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
+// poolsOfNodes is for the label `pool`, by which mesh-instance chooses its nodes.
+var poolsOfNodes sync.Mutex
+
 // A mesh chart that has ours twice. Its image comes from the globals that Istio's own charts read.
 func TestTwoPoolsOfOneMeshArePreparedEachByItsOwnInstance(t *testing.T) {
 	t.Parallel()
+	poolsOfNodes.Lock()
+	t.Cleanup(poolsOfNodes.Unlock) // behind that of the labels
 	client, release := lab.Client(t), lab.NewRelease(t)
 	owner := map[string]string{}
 	for i, instance := range []string{"istio-os-init", "istio-os-init-edge"} {
