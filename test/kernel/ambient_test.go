@@ -10,7 +10,7 @@ import (
 )
 
 // The rules of pods and those of the host, for the kubelet's probes, by the agent's own code. A container that SELinux confines programs
-// them here: as spc_t, which istio-cni has on OpenShift, the agent may make the kernel load what it lacks.
+// them here, in its own network namespace: in the host's, CRI-O does not confine it, and the kernel loads what it lacks.
 func TestIstiosCNIAgentFailsBeforeAndProgramsAmbientsRulesAfter(t *testing.T) {
 	lab.NotInTheCover(t, "that Istio's own CNI agent programs ambient's rules after the proof, and cannot before")
 	vm := lab.TheVM(t)
@@ -40,8 +40,7 @@ func TestIstiosCNIAgentFailsBeforeAndProgramsAmbientsRulesAfter(t *testing.T) {
 	}
 }
 
-// cniAgent is a pod that programs one half of ambient's rules: in its own network namespace, as the agent does in a mesh's pod, or in the
-// host's.
+// cniAgent is a pod that programs one half of ambient's rules, those of a mesh's pod or those of the host.
 func cniAgent(t *testing.T, node, image, backend, half string) *corev1.Pod {
 	t.Helper()
 	kind, env := "iptables", []string{"FORCE_IPTABLES_BINARY", backend}
@@ -50,7 +49,6 @@ func cniAgent(t *testing.T, node, image, backend, half string) *corev1.Pod {
 	}
 	pod := lab.IstioInit(t, node, nil, env...)
 	pod.GenerateName = "cni-agent-"
-	pod.Spec.HostNetwork = half == "host"
 	container := &pod.Spec.Containers[0]
 	container.Image, container.Command, container.Args = image, []string{"cni-agent-stand-in", kind, half}, nil
 	return pod
