@@ -79,7 +79,7 @@ func modeOf(name, rules string) string {
 	has := func(expression string) bool { return regexp.MustCompile(expression).MatchString(rules) }
 	ambient := strings.HasPrefix(name, "cni/")
 	return fmt.Sprintf("ambient: %t, dns: %t, dropInvalid: %t, ipv6: %t, tproxy: %t",
-		ambient, !ambient && has(`--zone|ct zone|15053`), has(`INVALID|ct state invalid`), has(ofIPv6.String()), has(`(?i)\btproxy `))
+		ambient, !ambient && has(`--zone|ct zone|15053`), has(`INVALID|ct state invalid`), has(ofIPv6.String()), has(`(?i)\btproxy `) || strings.Contains(name, "tproxy"))
 }
 
 // applied returns a shell script that applies rules in a network namespace of their own, and fails if the kernel refuses one.
