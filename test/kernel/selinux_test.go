@@ -34,19 +34,6 @@ func TestAPermissiveSELinuxLeavesNothingForTheChartToDo(t *testing.T) {
 	require.Equal(t, corev1.PodSucceeded, phase, log)
 }
 
-func TestLoadWithoutItsTypeIsDeniedTheModulesAndSaysSo(t *testing.T) {
-	lab.NotInTheCover(t, "what load says if a platform takes its SELinux type away")
-	vm := enforcing(t)
-	vm.Unload()
-	before := names(vm.Modules())
-	release := lab.NewRelease(t)
-	release.UpgradeChanged(briefly, vm.Name, `{"initContainers": [{"name": "load", "securityContext": {"seLinuxOptions": null}}]}`)
-	outcome := release.WaitRefused(vm.Name)
-	t.Log(outcome.Line)
-	require.Regexp(t, `^(ModuleDenied|CapabilityRefused): `, outcome.Line)
-	require.Equal(t, before, names(vm.Modules()))
-}
-
 // containerd gives a container with options of its own and no level a level of its own, and the volumes with it.
 func TestWithoutItsLevelLoadTakesTheVolumesFromSignal(t *testing.T) {
 	lab.NotInTheCover(t, "what load's level is for")
