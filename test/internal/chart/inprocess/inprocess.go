@@ -22,14 +22,12 @@ import (
 
 func init() { chart.InProcess = template }
 
-// list is a flag that may be there several times.
-type list []string
-
-func (l *list) String() string { return strings.Join(*l, ",") }
-
-func (l *list) Set(value string) error {
-	*l = append(*l, value)
-	return nil
+// each appends the value of a flag that may be there several times.
+func each(values *[]string) func(string) error {
+	return func(value string) error {
+		*values = append(*values, value)
+		return nil
+	}
 }
 
 // template returns what `helm template RELEASE PATH` prints with values files and flags, or its error. It returns chart.ErrNotInProcess if
@@ -39,16 +37,16 @@ func template(path string, files []string, flags ...string) (string, error) {
 	client.DryRun, client.DryRunOption, client.ClientOnly, client.Replace = true, "client", true, true
 	client.ReleaseName = chart.Release
 	options := values.Options{ValueFiles: files}
-	var versions list
+	var versions []string
 	var kubeVersion string
 	set := flag.NewFlagSet("helm template", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	set.StringVar(&client.Namespace, "namespace", "default", "")
 	set.StringVar(&kubeVersion, "kube-version", "", "")
 	set.BoolVar(&client.IsUpgrade, "is-upgrade", false, "")
-	set.Var((*list)(&options.Values), "set", "")
-	set.Var((*list)(&options.StringValues), "set-string", "")
-	set.Var(&versions, "api-versions", "")
+	set.Func("set", "", each(&options.Values))
+	set.Func("set-string", "", each(&options.StringValues))
+	set.Func("api-versions", "", each(&versions))
 	if err := set.Parse(flags); err != nil || set.NArg() > 0 {
 		return "", chart.ErrNotInProcess
 	}
