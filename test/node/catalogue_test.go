@@ -162,7 +162,7 @@ func TestEveryReasonIsGivenWithoutAHole(t *testing.T) {
 		"ModprobeMissing":   onHost(fault{files: dep, breaks: func(s *sandbox) { require.NoError(s.t, os.Remove(s.path("host/usr/sbin/modprobe"))) }}),
 		"ModprobeHangs":     onHost(fault{files: dep, breaks: func(s *sandbox) { s.hurried().write("host/stand-in/busy", "") }}),
 		"CapabilityRefused": onHost(fault{files: dep, breaks: func(s *sandbox) {
-			chart.ContainerOf(t, &s.objects.DaemonSets[0].Spec.Template.Spec, "load").SecurityContext.Capabilities.Add = nil
+			s.rendered("load").SecurityContext.Capabilities.Add = nil
 		}}),
 		"HostUnreadable": onHost(fault{breaks: func(s *sandbox) { s.hurried().slowFiles() }}),
 		"ModuleMissing": onHost(fault{loadable: []string{"none"}, breaks: func(s *sandbox) {

@@ -88,7 +88,7 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 			name:  "the platform refuses the capabilities",
 			files: map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/xt_owner.ko:\nkernel/nf_tables.ko:\nkernel/xt_CT.ko:\n"},
 			breaks: func(s *sandbox) {
-				chart.ContainerOf(t, &s.objects.DaemonSets[0].Spec.Template.Spec, "load").SecurityContext.Capabilities.Add = nil
+				s.rendered("load").SecurityContext.Capabilities.Add = nil
 			},
 			want: "CapabilityRefused: SYS_MODULE, SYS_CHROOT. Fix: allow these capabilities (SCC, admission policy), or load the modules at boot",
 		},
@@ -228,7 +228,7 @@ func (s *sandbox) hit(broken fault) {
 func TestVerifyNamesTheBackendThatANodeHasInstead(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, "backend: legacy").withIstio()
-	chart.ContainerOf(t, &s.objects.DaemonSets[0].Spec.Template.Spec, "verify").SecurityContext.Capabilities.Add = nil // refuses every rule
+	s.rendered("verify").SecurityContext.Capabilities.Add = nil // refuses every rule
 	s.hit(fault{files: map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.dep": "kernel/nft_chain_nat.ko.xz:\nkernel/nft_redir.ko.xz:\nkernel/nf_tables.ko.xz:\nkernel/nft_ct.ko.xz:\nkernel/nft_counter.ko:\n"}})
 	got := s.run("load", "verify")
 	require.Regexp(t, `^BackendUnavailable: no legacy, but native-nft\. Fix: set global\.nativeNftables \(Istio 1\.27 on\)\. Also: ModuleNotOnDisk\n  the kernel says: `, got.conclusion, got.log)
@@ -268,7 +268,7 @@ func TestNoFalseAlarmWhereTheRulesApply(t *testing.T) {
 		"no modprobe":               {breaks: func(s *sandbox) { require.NoError(s.t, os.Remove(s.path("host/usr/sbin/modprobe"))) }},
 		"modules disabled":          {files: map[string]string{"proc/sys/kernel/modules_disabled": "1\n"}},
 		"no capability": {breaks: func(s *sandbox) {
-			chart.ContainerOf(t, &s.objects.DaemonSets[0].Spec.Template.Spec, "load").SecurityContext.Capabilities.Add = nil
+			s.rendered("load").SecurityContext.Capabilities.Add = nil
 		}},
 		"an empty host": {breaks: func(s *sandbox) { require.NoError(s.t, os.RemoveAll(s.path("host/etc"))) }},
 	} {

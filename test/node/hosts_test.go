@@ -467,7 +467,7 @@ var hosts = []host{
 		breaks: func(s *sandbox) {
 			require.NoError(s.t, os.RemoveAll(s.path("host/usr/lib/modules")))
 			s.modules(host{kernel: "6.1.61-talos"}, nil, nil, nil)
-			chart.ContainerOf(s.t, &s.objects.DaemonSets[0].Spec.Template.Spec, "load").SecurityContext.Capabilities.Add = []corev1.Capability{"SYS_CHROOT"}
+			s.rendered("load").SecurityContext.Capabilities.Add = []corev1.Capability{"SYS_CHROOT"}
 		},
 		want: want{line: "CapabilityRefused: SYS_MODULE. Fix: " + allow},
 	},

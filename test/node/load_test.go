@@ -7,8 +7,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
 
 const smallPlan = "modules: {base: {nft: [nf_tables, xt_owner, nft_counter|nf_tables]}}\nmesh: {dns: false}\n"
@@ -143,7 +141,7 @@ func TestLoadSaysWhenTheHostHasNoModprobe(t *testing.T) {
 func TestLoadSaysWhenItMayNotEnterTheHost(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, smallPlan).loadable("nf_tables", "xt_owner")
-	load := chart.ContainerOf(t, &s.objects.DaemonSets[0].Spec.Template.Spec, "load")
+	load := s.rendered("load")
 	load.SecurityContext.Capabilities.Add = nil
 	got := s.run("load")
 	require.Zero(t, got.exit, got.log)

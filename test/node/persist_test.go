@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 )
 
 const (
@@ -248,7 +246,7 @@ func TestWithoutAnOwnerNothingIsTouched(t *testing.T) {
 	t.Parallel()
 	s := newPersisting(t, smallPlan)
 	s.write(persisted, "# owner: \nnf_tables\n")
-	load := chart.ContainerOf(t, &s.objects.DaemonSets[0].Spec.Template.Spec, "load")
+	load := s.rendered("load")
 	for i := range load.Env {
 		if load.Env[i].Name == "ISTIO_OS_INIT_OWNER" {
 			load.Env[i].Value = ""

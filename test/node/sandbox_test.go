@@ -234,6 +234,12 @@ func (s *sandbox) container(name string) corev1.Container {
 	return s.objects.Container(s.t, name)
 }
 
+// rendered is a container of the DaemonSet by its name, for tests that change what it may do or is told.
+func (s *sandbox) rendered(name string) *corev1.Container {
+	s.t.Helper()
+	return chart.ContainerOf(s.t, &s.objects.DaemonSets[0].Spec.Template.Spec, name)
+}
+
 // report runs what `kubectl exec ... -- report` runs, which must end well.
 func (s *sandbox) report(arguments ...string) string {
 	s.t.Helper()

@@ -179,7 +179,7 @@ func TestVerifyFailsWithoutTheCapabilitiesOfIstioInit(t *testing.T) {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
 			s := newSandbox(t, "backend: "+backend).withIstio()
-			chart.ContainerOf(t, &s.objects.DaemonSets[0].Spec.Template.Spec, "verify").SecurityContext.Capabilities.Add = nil
+			s.rendered("verify").SecurityContext.Capabilities.Add = nil
 			got := s.verify()
 			require.Regexp(t, `^RulesRejected: .* Fix: `, got.conclusion, got.log)
 			require.Equal(t, "False RulesRejected", s.outcome("verify").says())
