@@ -173,7 +173,7 @@ func requireUninstalled(t *testing.T, release *lab.Release) {
 	plant(t, release, lab.Nodes(t)...)
 	release.Uninstall()
 	for _, node := range lab.Nodes(t) {
-		require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+persisted+" || echo gone"), node)
+		require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+lab.Persisted+" || echo gone"), node)
 	}
 	release.WaitFor("uninstall leaves something", func() bool { return len(release.Left()) == 0 })
 }

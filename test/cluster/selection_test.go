@@ -51,7 +51,7 @@ func TestANodeThatItsOwnOSReleaseLeavesOutIsReadyAndNothingIsDoneThere(t *testin
 		require.Equal(t, "NotSelected", outcome.Reason, node)
 		require.Contains(t, outcome.Message, "Nothing is loaded, written or proven on this node.", node)
 	}
-	require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+persisted+" || echo gone"))
+	require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+lab.Persisted+" || echo gone"))
 	table, _ := lab.TryShell(t, "root=$PWD; . scripts/lab/lib.sh; . scripts/lab/kind.sh; . scripts/lab/chart.sh; namespace="+release.Namespace+"; verdicts | table") // it fails for the node that has no pod
 	require.Regexp(t, `(?m)^`+node+` .* - +not selected +\d+ s$`, table)
 	require.Contains(t, table, node+": "+line)

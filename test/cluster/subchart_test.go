@@ -61,11 +61,11 @@ func TestTwoPoolsOfOneMeshArePreparedEachByItsOwnInstance(t *testing.T) {
 	}
 
 	for node, instance := range owner {
-		lab.RunOn(t, node, "printf '# owner: "+release.Namespace+"/"+instance+"\\n' >"+persisted)
+		lab.RunOn(t, node, "printf '# owner: "+release.Namespace+"/"+instance+"\\n' >"+lab.Persisted)
 	}
 	release.Uninstall()
 	for node := range owner {
-		require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+persisted+" || echo gone"), node)
+		require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+lab.Persisted+" || echo gone"), node)
 	}
 	release.WaitFor("uninstall leaves something", func() bool { return len(release.Left()) == 0 })
 }

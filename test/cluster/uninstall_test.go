@@ -15,13 +15,11 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
-const persisted = "/etc/modules-load.d/istio-os-init.conf"
-
 // plant writes the file that load writes where a module can be loaded; most of the lab's nodes share a kernel that has none.
 func plant(t *testing.T, release *lab.Release, nodes ...string) {
 	t.Helper()
 	for _, node := range nodes {
-		lab.RunOn(t, node, "printf '# owner: "+release.Namespace+"/istio-os-init\\n' >"+persisted)
+		lab.RunOn(t, node, "printf '# owner: "+release.Namespace+"/istio-os-init\\n' >"+lab.Persisted)
 	}
 }
 
@@ -36,7 +34,7 @@ func TestUninstallReturnsWhenTheFileIsGoneFromEveryNode(t *testing.T) {
 	output := release.UninstallSays()
 	t.Logf("uninstall: %v", time.Since(start).Round(time.Millisecond))
 	for _, node := range lab.Nodes(t) {
-		require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+persisted+" || echo gone"), node)
+		require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+lab.Persisted+" || echo gone"), node)
 	}
 	require.Contains(t, output, "clean: ")
 	release.WaitFor("uninstall leaves something", func() bool { return len(release.Left()) == 0 })
@@ -62,7 +60,7 @@ func TestHooksThatAreCreatedAllAtOnceAndInNoOrderCleanEveryNode(t *testing.T) {
 		return job.Status.Succeeded == 1
 	})
 	for _, node := range lab.Nodes(t) {
-		require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+persisted+" || echo gone"), node)
+		require.Equal(t, "gone", lab.RunOn(t, node, "grep -qs "+release.Namespace+" "+lab.Persisted+" || echo gone"), node)
 	}
 	lab.Shell(t, "kubectl delete --filename - <"+file)
 	output, err := release.TryUninstall("--no-hooks")
@@ -88,12 +86,12 @@ func TestUninstallWithANodeDownNamesItWithinAMinute(t *testing.T) {
 	for _, node := range nodes {
 		if node != down.Name {
 			require.NotContains(t, strings.ReplaceAll(output, down.Name, ""), node, "a node that is clean is not named")
-			require.Equal(t, "gone", lab.RunOn(t, node, "[ -e "+persisted+" ] || echo gone"), node)
+			require.Equal(t, "gone", lab.RunOn(t, node, "[ -e "+lab.Persisted+" ] || echo gone"), node)
 		}
 	}
 
 	down.Start()
-	require.Empty(t, lab.RunOn(t, down.Name, "rm -f "+persisted), "what the message says to do")
+	require.Empty(t, lab.RunOn(t, down.Name, "rm -f "+lab.Persisted), "what the message says to do")
 	release.WaitFor("uninstall leaves something", func() bool { return len(release.Left()) == 0 })
 }
 

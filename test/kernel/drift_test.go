@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"strings"
 	"testing"
 	"time"
 
@@ -41,8 +40,7 @@ func TestAModuleThatIsUnloadedMakesThePodNotReadyAndComesBackProven(t *testing.T
 	require.Equal(t, 2, outcome.Round)
 	require.Contains(t, release.Log(after.Name, "watch"), "proven anew 1 times since the last hour of proof, last because of ModuleGone")
 
-	arguments := strings.Fields("-p 15001 -z 15006 -u 1337 -m REDIRECT -i * -b * -d 15090,15021,15020")
-	phase, istio := release.RunPod(lab.IstioInit(t, vm.Name, arguments))
+	phase, istio := release.RunPod(lab.IstioInit(t, vm.Name, redirect))
 	require.Equal(t, corev1.PodSucceeded, phase, istio)
 }
 

@@ -122,7 +122,7 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 			}
 			release := lab.NewRelease(t)
 			if row.change != "" {
-				release.UpgradeChanged(briefly, vm.Name, row.change)
+				release.UpgradeChanged(row.values+"\n"+briefly, vm.Name, row.change)
 			} else {
 				require.NoError(t, release.Upgrade(row.values+"\n"+onlyBriefly(vm)))
 			}

@@ -60,7 +60,7 @@ func goldenRules(t *testing.T, backend string) map[string]string {
 		for _, file := range files {
 			content, err := os.ReadFile(file)
 			require.NoError(t, err)
-			if !regexp.MustCompile(`(gid-owner|skgid) (!= )?[a-z]`).Match(content) {
+			if !namedGroup.Match(content) {
 				rules[strings.TrimPrefix(file, chart.IstioModule(t)+"/")] = string(content)
 			}
 		}
@@ -70,6 +70,8 @@ func goldenRules(t *testing.T, backend string) map[string]string {
 }
 
 var (
+	namedGroup = regexp.MustCompile(`(gid-owner|skgid) (!= )?[a-z]`)
+
 	ofIPv4 = regexp.MustCompile(`\d+\.\d+\.\d+\.\d+`)
 	ofIPv6 = regexp.MustCompile(`::|([0-9a-f]+:){7}|\bip6 |probes-v6`)
 )
@@ -79,7 +81,7 @@ func modeOf(name, rules string) string {
 	has := func(expression string) bool { return regexp.MustCompile(expression).MatchString(rules) }
 	ambient := strings.HasPrefix(name, "cni/")
 	return fmt.Sprintf("ambient: %t, dns: %t, dropInvalid: %t, ipv6: %t, tproxy: %t",
-		ambient, !ambient && has(`--zone|ct zone|15053`), has(`INVALID|ct state invalid`), has(ofIPv6.String()), has(`(?i)\btproxy `) || strings.Contains(name, "tproxy"))
+		ambient, !ambient && has(`--zone|ct zone|15053`), has(`INVALID|ct state invalid`), ofIPv6.MatchString(rules), has(`(?i)\btproxy `) || strings.Contains(name, "tproxy"))
 }
 
 // applied returns a shell script that applies rules in a network namespace of their own, and fails if the kernel refuses one.

@@ -27,5 +27,5 @@ func TestANodeThatIsOnlyLookedAtSaysWhatToLoadAndIsProvenOnceItsOSHasLoadedIt(t 
 	outcome, found := release.Outcome(vm.Name)
 	require.True(t, found)
 	require.Equal(t, "NodePrepared", outcome.Reason)
-	require.Equal(t, "gone", lab.RunOn(t, vm.Name, "[ -e "+persisted+" ] || echo gone"))
+	require.Equal(t, "gone", lab.RunOn(t, vm.Name, "[ -e "+lab.Persisted+" ] || echo gone"))
 }

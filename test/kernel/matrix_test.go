@@ -23,6 +23,9 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
+// redirect are istio-init's arguments in a mesh of mode REDIRECT.
+var redirect = strings.Fields("-p 15001 -z 15006 -u 1337 -m REDIRECT -i * -b * -d 15090,15021,15020")
+
 // cell is a backend in one of the mesh's modes.
 type cell struct {
 	backend, mode, values, env string

@@ -5,14 +5,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
-
-const persisted = "/etc/modules-load.d/istio-os-init.conf"
 
 // The order that hurts: after a boot with autoload denied from early on, the mesh's pod is there before ours.
 func TestAfterARebootAMeshPodStartsBeforeOurs(t *testing.T) {
@@ -23,18 +19,16 @@ func TestAfterARebootAMeshPodStartsBeforeOurs(t *testing.T) {
 	const signals = "\nsignals: {nodeCondition: {enabled: true}}\n"
 	require.NoError(t, release.Upgrade(onlyOn(vm)+signals))
 	release.WaitReadyOn(1)
-	require.Contains(t, vm.Run("cat "+persisted), "\nxt_owner\n")
+	require.Contains(t, vm.Run("cat "+lab.Persisted), "\nxt_owner\n")
 	if vm.SELinux() {
-		require.Equal(t, vm.Run("stat --format %C /etc/modules-load.d"), vm.Run("stat --format %C "+persisted), "not the directory's label and level")
+		require.Equal(t, vm.Run("stat --format %C /etc/modules-load.d"), vm.Run("stat --format %C "+lab.Persisted), "not the directory's label and level")
 	}
 	require.NoError(t, release.Upgrade(onlyOn(vm)+signals+"watch: {interval: 20}"))
 	release.WaitReadyOn(1)
 	verify := chart.ContainerOf(t, &release.DaemonSet().Spec.Template.Spec, "verify")
 
 	// the DaemonSet goes on, but for no node: what helm would remove stays, and our pod does not come back
-	nowhere := []byte(`{"spec":{"template":{"spec":{"nodeSelector":{"kubernetes.io/hostname":"nowhere"}}}}}`)
-	_, err := lab.Client(t).AppsV1().DaemonSets(release.Namespace).Patch(t.Context(), release.DaemonSet().Name, types.StrategicMergePatchType, nowhere, metav1.PatchOptions{})
-	require.NoError(t, err)
+	release.ChangePod(`{"nodeSelector": {"kubernetes.io/hostname": "nowhere"}}`)
 	release.WaitFor("our pod does not go", func() bool { return len(release.Pods()) == 0 })
 
 	vm.Reboot()
@@ -45,7 +39,7 @@ func TestAfterARebootAMeshPodStartsBeforeOurs(t *testing.T) {
 	require.Empty(t, release.Pods(), "our pod was there first")
 
 	release.Uninstall()
-	require.Equal(t, "gone", lab.RunOn(t, vm.Name, "[ -e "+persisted+" ] || echo gone"))
+	require.Equal(t, "gone", lab.RunOn(t, vm.Name, "[ -e "+lab.Persisted+" ] || echo gone"))
 	require.True(t, vm.Modules()["xt_owner"], "modules are never unloaded")
 }
 
@@ -58,7 +52,7 @@ func TestANodeWhoseEtcCannotBeWrittenIsReadyAndLoadSaysSo(t *testing.T) {
 	release := lab.NewRelease(t)
 	require.NoError(t, release.Upgrade(onlyOn(vm)))
 	release.WaitReadyOn(1)
-	require.Contains(t, release.Log(release.Pods()[vm.Name].Name, "load"), "warning: "+persisted+" is not written, so after a reboot the modules are loaded only with this pod")
+	require.Contains(t, release.Log(release.Pods()[vm.Name].Name, "load"), "warning: "+lab.Persisted+" is not written, so after a reboot the modules are loaded only with this pod")
 	require.Contains(t, release.Log(release.Pods()[vm.Name].Name, "load"), "Read-only file system")
 }
 

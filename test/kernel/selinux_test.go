@@ -29,8 +29,7 @@ func TestAPermissiveSELinuxLeavesNothingForTheChartToDo(t *testing.T) {
 	t.Cleanup(func() { vm.Run("setenforce 1") })
 	release := lab.NewRelease(t)
 	release.CreateNamespace()
-	arguments := strings.Fields("-p 15001 -z 15006 -u 1337 -m REDIRECT -i * -b * -d 15090,15021,15020")
-	phase, log := release.RunPod(lab.IstioInit(t, vm.Name, arguments))
+	phase, log := release.RunPod(lab.IstioInit(t, vm.Name, redirect))
 	require.Equal(t, corev1.PodSucceeded, phase, log)
 }
 
@@ -47,6 +46,6 @@ func TestWithoutItsLevelLoadTakesTheVolumesFromSignal(t *testing.T) {
 	mark := vm.AuditMark()
 	release.UpgradeChanged("signals: {nodeCondition: {enabled: true}}", vm.Name, `{"initContainers": [{"name": "load", "securityContext": {"seLinuxOptions": {"level": null}}}]}`)
 	release.WaitReadyOn(1)
-	require.NotEqual(t, vm.Run("stat --format %C /etc/modules-load.d"), vm.Run("stat --format %C "+persisted), "the file has its directory's level all the same")
+	require.NotEqual(t, vm.Run("stat --format %C /etc/modules-load.d"), vm.Run("stat --format %C "+lab.Persisted), "the file has its directory's level all the same")
 	require.Contains(t, strings.Join(vm.Denials(mark), "\n"), ":container_file_t:", "signal is denied nothing")
 }

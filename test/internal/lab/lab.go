@@ -50,6 +50,9 @@ func patience() time.Duration {
 // Selector finds the objects of a release, and of its pods those of the DaemonSet.
 const Selector = "app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=" + chart.Release
 
+// Persisted is the file that load writes on a node, for the node's next boot.
+const Persisted = "/etc/modules-load.d/istio-os-init.conf"
+
 func dir() string {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -132,13 +135,12 @@ type Release struct {
 func NewRelease(t *testing.T) *Release {
 	t.Helper()
 	r := &Release{t: t, client: Client(t), Namespace: "test-" + strings.ToLower(random.UniqueID()), Helm: chart.Helm3}
-	nodes := Nodes(t)
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context()) // the test's own context ends before its clean-up
 		if t.Failed() {
 			t.Logf("pods of %s:\n%s", r.Namespace, r.describe(ctx))
 		}
-		r.end(ctx, nodes)
+		r.end(ctx)
 		_ = r.client.CoreV1().Namespaces().Delete(ctx, r.Namespace, metav1.DeleteOptions{})
 	})
 	return r
@@ -146,18 +148,23 @@ func NewRelease(t *testing.T) *Release {
 
 // end removes what a test has left of its release. The hooks, which need more pods than the release has, run only where there is more to
 // remove than what load writes on a node that is a container: a node's condition, or what is on the VM.
-func (r *Release) end(ctx context.Context, nodes []string) {
+func (r *Release) end(ctx context.Context) {
 	uninstall := []string{chart.Release, "--ignore-not-found"}
 	daemonSet, err := r.client.AppsV1().DaemonSets(r.Namespace).Get(ctx, chart.Release, metav1.GetOptions{})
-	signals := err == nil && slices.ContainsFunc(daemonSet.Spec.Template.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == "signal" })
-	if signals || slices.Contains(nodes, vmName) {
-		_, _ = helm.RunHelmCommandAndGetOutputContextE(r.t, ctx, r.options(), "uninstall", uninstall...)
-		return
+	hooks := err == nil && slices.ContainsFunc(daemonSet.Spec.Template.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == "signal" })
+	if _, err := r.client.CoreV1().Nodes().Get(ctx, vmName, metav1.GetOptions{}); err == nil {
+		hooks = true
 	}
-	_, _ = helm.RunHelmCommandAndGetOutputContextE(r.t, ctx, r.options(), "uninstall", append(uninstall, "--no-hooks")...)
-	const file = "/etc/modules-load.d/istio-os-init.conf"
-	for _, node := range nodes {
-		_ = exec.CommandContext(ctx, "docker", "exec", node, "sh", "-c", "if grep -qs ' "+r.Namespace+"/' "+file+"; then rm "+file+"; fi").Run()
+	if !hooks {
+		uninstall = append(uninstall, "--no-hooks")
+	}
+	_, _ = helm.RunHelmCommandAndGetOutputContextE(r.t, ctx, r.options(), "uninstall", uninstall...)
+	if !hooks {
+		// not the nodes that the API has: there may be a thousand simulated ones
+		_ = exec.CommandContext(ctx, "sh", "-c", `
+for node in $(docker ps --filter label=io.x-k8s.kind.cluster=istio-os-init --format '{{.Names}}'); do
+  docker exec "$node" sh -c "if grep -qs ' `+r.Namespace+`/' `+Persisted+`; then rm `+Persisted+`; fi"
+done`).Run()
 	}
 }
 
@@ -190,17 +197,20 @@ func (r *Release) UpgradeTo(path, values string, helmArgs ...string) error {
 	return helm.UpgradeContextE(r.t, r.t.Context(), options, path, chart.Release)
 }
 
-// UpgradeChanged is Upgrade on one node with a change of the pod that no value makes: pod is a strategic merge patch of its spec, as JSON.
-// No pod is made of what the chart itself renders.
+// UpgradeChanged is Upgrade on one node with a change of the pod that no value makes, as ChangePod takes it. No pod is made of what the chart
+// itself renders.
 func (r *Release) UpgradeChanged(values, node, pod string) {
 	r.t.Helper()
 	require.NoError(r.t, r.Upgrade(values+"\nnodeSelector: {kubernetes.io/hostname: nowhere}\n"))
-	var spec map[string]any
-	require.NoError(r.t, json.Unmarshal([]byte(pod), &spec))
-	spec["nodeSelector"] = map[string]any{"kubernetes.io/hostname": node}
-	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"template": map[string]any{"spec": spec}}})
-	require.NoError(r.t, err)
-	_, err = r.client.AppsV1().DaemonSets(r.Namespace).Patch(r.t.Context(), chart.Release, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	r.ChangePod(pod)
+	r.ChangePod(`{"nodeSelector": {"kubernetes.io/hostname": "` + node + `"}}`)
+}
+
+// ChangePod changes what the DaemonSet makes its pods of, as a platform does: pod is a strategic merge patch of their spec, as JSON.
+func (r *Release) ChangePod(pod string) {
+	r.t.Helper()
+	patch := []byte(`{"spec": {"template": {"spec": ` + pod + `}}}`)
+	_, err := r.client.AppsV1().DaemonSets(r.Namespace).Patch(r.t.Context(), chart.Release, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 	require.NoError(r.t, err)
 }
 
