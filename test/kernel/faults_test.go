@@ -31,7 +31,7 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 		name   string
 		cover  bool // also with -short: what no test of test/node can have
 		faults []string
-		denial string // SELinux's, which the fault causes; the row needs it enforcing
+		denial string // a part of those of SELinux, which the fault causes; the row needs it enforcing
 		values string
 		change string   // of the pod, by the platform
 		want   string   // the outcome's line; empty: the node is Ready
@@ -103,6 +103,11 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 		{
 			name: "SELinux's boolean `secure_mode_insmod`", cover: true, faults: []string{"insmod-banned"}, denial: "sys_module",
 			want: "ModuleDenied: nf_tables, nft_compat, nft_chain_nat and 6 more. Fix: see the denial with ausearch -m avc -ts recent; restorecon -R /lib/modules mends a wrong label, setsebool secure_mode_insmod off lifts a ban",
+		},
+		{
+			name: "the platform takes the SELinux type of `load`", cover: true, denial: ":container_t:",
+			change: `{"initContainers": [{"name": "load", "securityContext": {"seLinuxOptions": null}}]}`,
+			want:   "LoadConfined: container_t. Fix: allow container load the SELinux type spc_t (SCC, admission policy), or load the modules at boot",
 		},
 	} {
 		if testing.Short() && !row.cover {

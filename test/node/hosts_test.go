@@ -23,6 +23,7 @@ const (
 	legacyMesh = "backend: legacy\n"
 	native     = "BackendUnavailable: set global.nativeNftables (Istio 1.27 on)"
 	dmesg      = "see the host's kernel log (dmesg) for what it refused"
+	takenType  = "allow container load the SELinux type spc_t (SCC, admission policy), or load the modules at boot"
 	allow      = "allow these capabilities (SCC, admission policy), or load the modules at boot"
 	k9         = "5.14.0-503.11.1.el9_5.x86_64"
 )
@@ -442,6 +443,37 @@ var hosts = []host{
 			line: "ModuleDenied: xt_owner. Fix: see the denial with ausearch -m avc -ts recent; restorecon -R /lib/modules mends a wrong label, " +
 				"setsebool secure_mode_insmod off lifts a ban",
 		},
+	},
+	{
+		name: "the platform takes the SELinux type of load, which then sees no list of modules", system: "rhel9", errors: map[string]syscall.Errno{"xt_owner": syscall.EPERM},
+		files:  map[string]string{"proc/self/attr/current": "system_u:system_r:container_t:s0:c412,c812"},
+		breaks: func(s *sandbox) { require.NoError(s.t, os.Remove(s.path("host/usr/lib/modules/"+k9+"/modules.dep"))) },
+		want:   want{line: "LoadConfined: container_t. Fix: " + takenType},
+	},
+	{
+		name: "the platform takes the SELinux type of load, and the kernel refuses what it asks for", system: "rhcos9", errors: map[string]syscall.Errno{"xt_owner": syscall.EPERM},
+		files: map[string]string{"proc/self/attr/current": "system_u:system_r:container_t:s0", "sys/fs/selinux/enforce": "1"},
+		want:  want{line: "LoadConfined: container_t. Fix: " + takenType},
+	},
+	{
+		name: "load may not enter the host's root", system: "debian13",
+		breaks: func(s *sandbox) { require.NoError(s.t, os.Chmod(s.path("host"), 0)) },
+		want:   want{line: "LoadConfined: chroot to the host. Fix: allow container load chroot (crictl inspect shows its profiles), or load the modules at boot"},
+	},
+	{
+		name: "the platform takes the SELinux type of load, SELinux is permissive, and a file is another kernel's", system: "rhel9", errors: map[string]syscall.Errno{"xt_owner": syscall.ENOEXEC},
+		files: map[string]string{"proc/self/attr/current": "system_u:system_r:container_t:s0:c412,c812", "sys/fs/selinux/enforce": "0"},
+		want:  want{line: "ModuleRefused: xt_owner. Fix: compare modinfo -F vermagic xt_owner with uname -r: the file is another kernel's"},
+	},
+	{
+		name: "load has its SELinux type, and there is a rule", system: "rhel9", want: want{line: overridden("xt_owner", "remove line 1 of /etc/modprobe.d/x.conf"), config: map[string]string{"/etc/modprobe.d/x.conf": ""}},
+		files: map[string]string{
+			"proc/self/attr/current": "system_u:system_r:spc_t:s0", "sys/fs/selinux/enforce": "1", "etc/modprobe.d/x.conf": "install xt_owner /bin/false\n",
+		},
+	},
+	{
+		name: "AppArmor confines load, and there is a rule", system: "ubuntu24", want: want{line: overridden("xt_owner", "remove line 1 of /etc/modprobe.d/x.conf"), config: map[string]string{"/etc/modprobe.d/x.conf": ""}},
+		files: map[string]string{"proc/self/attr/current": "cri-containerd.apparmor.d (enforce)", "etc/modprobe.d/x.conf": "install xt_owner /bin/false\n"},
 	},
 	{
 		name: "something else than SELinux denies it", system: "ubuntu24", errors: map[string]syscall.Errno{"xt_owner": syscall.EACCES},

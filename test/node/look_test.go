@@ -80,6 +80,14 @@ func TestANodeThatNobodyHasPreparedIsToldWhatToLoad(t *testing.T) {
 			want: "ModulesDisabled: nf_tables, xt_owner, xt_CT. Fix: remove kernel.modules_disabled from sysctl.d and reboot",
 		},
 		{
+			name: "the platform takes the SELinux type, and the look sees nothing", files: map[string]string{"proc/self/attr/current": "system_u:system_r:container_t:s0"},
+			want: "LoadConfined: container_t. Fix: " + takenType,
+		},
+		{
+			name: "the platform takes the SELinux type, and the look sees all the same", files: with("proc/self/attr/current", "system_u:system_r:container_t:s0"),
+			want: all + "modules-load prints",
+		},
+		{
 			name: "the modules of the running kernel are gone", files: map[string]string{"proc/modules": "bridge 1 0 - Live 0x0\n", "proc/sys/kernel/osrelease": "6.1.0\n"},
 			want: "ModuleNotOnDisk: nf_tables, xt_owner, xt_CT. Fix: reboot the node: kernel 6.1.0 runs, but its modules are not on disk",
 		},

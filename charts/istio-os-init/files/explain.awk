@@ -114,6 +114,7 @@ function ruled(kinds, name,   candidate, n, kind, k, i, j) {
 function cause(name) {
   culprit = name
   if (disk[name] == "monolithic") return "unexplained"
+  if (confined != "") return "not-asked"
   if (disk[name] == "not-on-disk" || (only_looked && disk[name] == "unknown") || says[name] ~ /not found in directory/) {
     if (disk[name] == "on-disk") stale = 1
     return "absent"
@@ -131,6 +132,22 @@ function cause(name) {
     sub(/.*[')]: /, "", refusal)
   }
   return "refused"
+}
+
+# What confines load beyond its capabilities: then neither what it could not do nor what it did not see says anything of the node.
+# "selinux TYPE", another type than the chart asks for; "runtime WORDS"; empty: nothing, or nothing that made a difference.
+function confinement(   word) {
+  if (no_capability != "") return
+  if (split(fact["context"], word, ":") >= 3 && word[3] != "spc_t" && fact["selinux"] != "permissive" && !(only_looked && fact["kernel-files"] != "0"))
+    return "selinux " word[3]
+  if (fact["modprobe"] == "cannot-enter") return "runtime chroot to the host"
+}
+
+function explain_confinement() {
+  value["subject"] = substr(confined, index(confined, " ") + 1)
+  value["confinement"] = remedy("confined", confined)
+  value["permission"] = remedy("permit", confined)
+  add("LoadConfined", value["subject"])
 }
 
 # The module whose file is gone.
@@ -173,6 +190,7 @@ function refused(   names) {
 function explain(   i, all, why) {
   value["kernel"] = fact["kernel"] == "" ? "unknown" : fact["kernel"]
   only_looked = fact["modprobe"] == "off"
+  confined = confinement()
   for (i = 1; i <= missed; i++) {
     all = all " " missing[i]
     why = cause(missing[i])
@@ -180,8 +198,9 @@ function explain(   i, all, why) {
     if (index(by[why] " ", " " culprit " ") == 0) by[why] = by[why] " " culprit
   }
   if (all != "") reason_for("CapabilityRefused", no_capability)
+  if (all != "" && confined != "") explain_confinement()
   if (fact["modules-disabled"] == "1") reason_for("ModulesDisabled", by["not-asked"])
-  if (fact["modprobe"] ~ /^(none|cannot-run)$/) reason_for("ModprobeMissing", all)
+  if (fact["modprobe"] ~ /^(none|cannot-run)$/ && confined == "") reason_for("ModprobeMissing", all)
   if (fact["modprobe"] == "hangs") reason_for("ModprobeHangs", all)
   if ("unread" in fact) reason_for("HostUnreadable", all)
   if (value["backend"] == "legacy") unavailable()

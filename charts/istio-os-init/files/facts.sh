@@ -6,9 +6,10 @@
 #      ISTIO_OS_INIT_HOST   where the host's root is mounted. Default /host.
 #      ISTIO_OS_INIT_PROC   where proc is mounted. Default /proc.
 # Out: "KEY VALUE" a line, the most certain first: kernel, os, os-id (none if there is no os-release, unreadable if there is one that
-#      cannot be read), os-like, os-version, os-variant, modules-disabled, kernel.modprobe, lockdown, lsm (the security modules), selinux, insmod-banned (1: by it),
-#      legacy-tables (the host's own tables of iptables-legacy), service for each active one, container (the kind of one, if the host is
-#      one), image (ostree, if the host is made of one), modules-dir, modules-dep (missing, if there are modules and no list of them); then
+#      cannot be read), os-like, os-version, os-variant, modules-disabled, kernel.modprobe, lockdown, lsm (the security modules), selinux,
+#      context (what the security module runs this as), insmod-banned (1: by it), legacy-tables (the host's own tables of iptables-legacy),
+#      service for each active one, container (the kind of one, if the host is one), image (ostree, if the host is made of one), modules-dir,
+#      modules-dep (missing, if there are modules and no list of them); then
 #      see modules.awk.
 # Only regular files are read, and links lead from the host's root.
 # Sources: modprobe.d(5) for the directories and their order; os-release(5).
@@ -88,6 +89,8 @@ kernel_facts() {
   first_line "$host/sys/fs/selinux/enforce"
   case $first in 1) first=enforcing ;; 0) first=permissive ;; *) first=off ;; esac
   printf 'selinux %s\n' "$first"
+  first_line "$proc/self/attr/current"
+  printf 'context %s\n' "$first"
   first_line "$host/sys/fs/selinux/booleans/secure_mode_insmod" # "1 1", now and next
   printf 'insmod-banned %s\n' "${first%% *}"
   for unit in firewalld nftables iptables ip6tables; do # systemd has such a link for each unit that is active
