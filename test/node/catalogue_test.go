@@ -164,7 +164,7 @@ func TestEveryReasonIsGivenWithoutAHole(t *testing.T) {
 		"CapabilityRefused": onHost(fault{files: dep, breaks: func(s *sandbox) {
 			s.rendered("load").SecurityContext.Capabilities.Add = nil
 		}}),
-		"LoadConfined": onHost(fault{files: with("proc/self/attr/current", "system_u:system_r:container_t:s0:c1,c2")}),
+		"LoadConfined":   onHost(fault{files: with("proc/self/attr/current", "system_u:system_r:container_t:s0:c1,c2")}),
 		"HostUnreadable": onHost(fault{breaks: func(s *sandbox) { s.hurried().slowFiles() }}),
 		"ModuleMissing": onHost(fault{loadable: []string{"none"}, breaks: func(s *sandbox) {
 			require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules")))
