@@ -11,43 +11,12 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
-// A fleet of a thousand nodes that all fail stays under 50 writes a second: three a minute for each. The kubelet tells the first 25 events of
-// a pod and then one in five minutes (client-go's EventCorrelator), so the first rounds cost more than the later ones: they have to have gone by.
-func TestANodeThatIsNotProvenCostsAtMostThreeWritesAMinute(t *testing.T) {
-	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade(onOneNode(t)+unprovable))
-	began := time.Now()
-	t.Parallel() // behind the tests that are not
-	time.Sleep(time.Until(began.Add(5 * time.Minute)))
-	node := lab.Nodes(t)[0]
-	// from one round to the next: what each costs, and the pause after it
-	next := func() (int64, time.Time) {
-		before, deadline := lab.Rounds(release.Pods()[node]), time.Now().Add(15*time.Minute)
-		for lab.Rounds(release.Pods()[node]) <= before {
-			require.True(t, time.Now().Before(deadline), "it does not prove again")
-			time.Sleep(time.Second)
-		}
-		return lab.AuditEnd(t), time.Now()
-	}
-	begin, first := next()
-	_, last := next()
-	measured := last.Sub(first)
-	var writes []string
-	for _, request := range lab.Requests(t, begin, release.Namespace) {
-		if request.Stage == "ResponseComplete" && request.Received.Before(last) && request.Verb != "get" && request.Verb != "list" && request.Verb != "watch" {
-			writes = append(writes, request.Received.Format(time.TimeOnly)+" "+request.User.Username+" "+request.Verb+" "+request.URI)
-		}
-	}
-	t.Logf("%d writes in %v", len(writes), measured.Round(time.Second))
-	require.LessOrEqual(t, float64(len(writes)), 3*measured.Minutes(), strings.Join(writes, "\n"))
-}
-
 // What every node asks the API server for on account of its pod, a fleet asks a thousand times.
 func TestAReadyPodCostsTheAPIServerNothing(t *testing.T) {
 	t.Parallel()
 	release := lab.NewRelease(t)
 	begin := lab.AuditEnd(t)
-	require.NoError(t, release.Upgrade(onOneNode(t)))
+	require.NoError(t, release.Upgrade(lab.OnOneNode(t)))
 	release.WaitReadyOn(1)
 
 	// a kubelet reads the ConfigMap by a watch, and ends it when it sees that nothing can change

@@ -21,7 +21,7 @@ func TestAReleaseLivesThroughUpgradeRefusalRollbackAndUninstall(t *testing.T) {
 			t.Parallel()
 			release := lab.NewRelease(t)
 			release.Helm = helm
-			before, one := previous(t), onOneNode(t)
+			before, one := previous(t), lab.OnOneNode(t)
 			require.NoError(t, release.UpgradeTo(before, one))
 			release.WaitReadyOn(1)
 			first, plan := uids(release), release.Plan()
@@ -56,7 +56,7 @@ func TestAReleaseLivesThroughUpgradeRefusalRollbackAndUninstall(t *testing.T) {
 
 func TestHelm4TakesOverAReleaseOfHelm3(t *testing.T) {
 	t.Parallel()
-	release, one := lab.NewRelease(t), onOneNode(t)
+	release, one := lab.NewRelease(t), lab.OnOneNode(t)
 	require.NoError(t, release.UpgradeTo(previous(t), one))
 	release.WaitReadyOn(1)
 	first := uids(release)
@@ -105,7 +105,7 @@ func TestHelmWaitsForTheProof(t *testing.T) {
 func TestHelmTestPassesOnANodeThatCanRunTheMesh(t *testing.T) {
 	t.Parallel()
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade(onOneNode(t)))
+	require.NoError(t, release.Upgrade(lab.OnOneNode(t)))
 	release.WaitReadyOn(1)
 	pods := uids(release)
 	for _, helm := range chart.Helms {
@@ -124,7 +124,7 @@ func TestHelmTestFailsWithTheReason(t *testing.T) {
 	t.Parallel()
 	name, tag := lab.RefusedRuleImage(t)
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade("backend: nft\nimage: {name: "+name+", tag: "+tag+"}\n"+onOneNode(t)))
+	require.NoError(t, release.Upgrade("backend: nft\nimage: {name: "+name+", tag: "+tag+"}\n"+lab.OnOneNode(t)))
 	for _, helm := range chart.Helms {
 		release.Helm = helm
 		output, err := release.Test()

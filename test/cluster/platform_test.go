@@ -17,7 +17,7 @@ import (
 func TestPoliciesAndQuotasHinderNeitherTheReleaseNorItsUninstall(t *testing.T) {
 	t.Parallel()
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade(onOneNode(t)+"global: {platform: gke, networkPolicy: {enabled: true}}"))
+	require.NoError(t, release.Upgrade(lab.OnOneNode(t)+"global: {platform: gke, networkPolicy: {enabled: true}}"))
 	release.WaitReadyOn(1)
 	require.Subset(t, release.Left(), []string{"networkpolicies/istio-os-init", "resourcequotas/istio-os-init"})
 	require.Contains(t, release.UninstallSays(), "clean: ")
@@ -37,7 +37,7 @@ func TestTheAPIOfOpenShiftTakesTheSCCsAndUninstallLeavesNone(t *testing.T) {
 		return names
 	}
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade(onOneNode(t))) // the API is there: that is enough
+	require.NoError(t, release.Upgrade(lab.OnOneNode(t))) // the API is there: that is enough
 	release.WaitReadyOn(1)
 	name := release.Namespace + "." + chart.Release
 	require.Equal(t, []string{name}, sccs())
@@ -57,7 +57,7 @@ func TestTheAPIOfOpenShiftTakesTheSCCsAndUninstallLeavesNone(t *testing.T) {
 		require.Equal(t, want, review.Status.Allowed, account)
 	}
 
-	require.NoError(t, release.Upgrade(onOneNode(t)+"repair: {enabled: false}"), "an upgrade of what the API has made of it")
+	require.NoError(t, release.Upgrade(lab.OnOneNode(t)+"repair: {enabled: false}"), "an upgrade of what the API has made of it")
 	require.Contains(t, release.UninstallSays(), "clean: ")
 	require.Empty(t, sccs(), "uninstall leaves some")
 }

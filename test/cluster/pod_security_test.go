@@ -68,6 +68,6 @@ func TestWhoMayAdministerTheNamespaceAloneCanInstall(t *testing.T) {
 		Subjects:   []rbacv1.Subject{{APIGroup: "rbac.authorization.k8s.io", Kind: "User", Name: user}},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	lab.Shell(t, fmt.Sprintf("helm install istio-os-init ./charts/istio-os-init --namespace %s --kube-as-user %s --values %s --values %s", release.Namespace, user, lab.Values(t), chart.ValuesFile(t, onOneNode(t))))
+	lab.Shell(t, fmt.Sprintf("helm install istio-os-init ./charts/istio-os-init --namespace %s --kube-as-user %s --values %s --values %s", release.Namespace, user, lab.Values(t), chart.ValuesFile(t, lab.OnOneNode(t))))
 	release.WaitReadyOn(1)
 }

@@ -15,7 +15,7 @@ func TestAShellInWatchReachesNothingOfTheOtherContainers(t *testing.T) {
 	t.Parallel()
 	release := lab.NewRelease(t)
 	node := lab.Nodes(t)[0]
-	require.NoError(t, release.Upgrade(onOneNode(t)+"signals: {nodeCondition: {enabled: true}}\n"))
+	require.NoError(t, release.Upgrade(lab.OnOneNode(t)+"signals: {nodeCondition: {enabled: true}}\n"))
 	release.WaitReadyOn(1)
 	before, _ := release.Outcome(node)
 

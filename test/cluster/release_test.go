@@ -63,7 +63,7 @@ func TestANodeWhoseKernelRefusesTheRulesIsNotReadyAndSaysWhy(t *testing.T) {
 	t.Parallel()
 	name, tag := lab.RefusedRuleImage(t)
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade("backend: nft\nimage: {name: "+name+", tag: "+tag+"}\n"+onOneNode(t)))
+	require.NoError(t, release.Upgrade("backend: nft\nimage: {name: "+name+", tag: "+tag+"}\n"+lab.OnOneNode(t)))
 
 	verified := map[string]lab.Outcome{} // what is true of each at some time: the pods go on trying
 	release.WaitFor("nothing is concluded", func() bool {
@@ -85,7 +85,7 @@ func TestANodeWhoseKernelRefusesTheRulesIsNotReadyAndSaysWhy(t *testing.T) {
 	}
 	require.Zero(t, release.DaemonSet().Status.NumberReady)
 
-	require.NoError(t, release.Upgrade(onOneNode(t)))
+	require.NoError(t, release.Upgrade(lab.OnOneNode(t)))
 	release.WaitReadyOn(1) // the pod that waits in vain does not hold up the upgrade that helps it
 }
 

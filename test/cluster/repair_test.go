@@ -15,16 +15,13 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
-// unprovable are values with which the proof fails on every node: Istio knows no such backend.
-const unprovable = "extraEnv: [{name: FORCE_IPTABLES_BINARY, value: none}]\n"
-
 // The nodes' kernel has no module that could be unloaded, so load records one that is not there, in the pod's first round: watch and the
 // sandbox are as shipped. test/kernel does it with a real module.
 func TestADriftIsRepairedAndProvenAgainWithoutAnyonesHelp(t *testing.T) {
 	t.Parallel()
 	release := lab.NewRelease(t)
 	node := lab.Nodes(t)[0]
-	require.NoError(t, release.UpgradeTo(driftingLoad(t, `[ "$round" -gt 1 ]`), onOneNode(t)))
+	require.NoError(t, release.UpgradeTo(driftingLoad(t, `[ "$round" -gt 1 ]`), lab.OnOneNode(t)))
 	start := time.Now()
 	var uid types.UID
 	release.WaitFor("the drift is not repaired", func() bool {
@@ -56,13 +53,13 @@ func TestALastingDriftAndALastingFailureAreRetriedAtGrowingIntervals(t *testing.
 		pauses                                 time.Duration // before the second and the third round
 	}{
 		{"drift", "watch", "ModuleGone", driftingLoad(t, "false"), "", 10 * time.Second},
-		{"proof", "verify", "RulesRejected", chart.Path(), unprovable, 30 * time.Second},
+		{"proof", "verify", "RulesRejected", chart.Path(), lab.Unprovable, 30 * time.Second},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			release := lab.NewRelease(t)
 			node := lab.Nodes(t)[0]
-			require.NoError(t, release.UpgradeTo(row.chart, onOneNode(t)+row.values))
+			require.NoError(t, release.UpgradeTo(row.chart, lab.OnOneNode(t)+row.values))
 			samples, told, begin := 0, 0, time.Now()
 			release.WaitFor("load does not run a third time", func() bool {
 				pod, found := release.Pods()[node]
@@ -100,7 +97,7 @@ func TestANodeThatIsNotProvenIsExplainedByEventsAndByReport(t *testing.T) {
 			t.Parallel()
 			release := lab.NewRelease(t)
 			node := lab.Nodes(t)[0]
-			require.NoError(t, release.Upgrade(onOneNode(t)+unprovable+values))
+			require.NoError(t, release.Upgrade(lab.OnOneNode(t)+lab.Unprovable+values))
 			outcome := release.WaitRefused(node)
 			require.Equal(t, "RulesRejected", outcome.Reason)
 			release.WaitFor("report does not say so", func() bool { // watch may just be started again
@@ -132,12 +129,6 @@ func TestANodeThatIsNotProvenIsExplainedByEventsAndByReport(t *testing.T) {
 			}
 		})
 	}
-}
-
-// onOneNode are the values of a release on the lab's first node: one is enough if every node does the same.
-func onOneNode(t *testing.T) string {
-	t.Helper()
-	return "nodeSelector: {kubernetes.io/hostname: " + lab.Nodes(t)[0] + "}\n"
 }
 
 // driftingLoad returns a copy of the chart whose load records a module that is not there, unless a shell condition holds.

@@ -18,7 +18,7 @@ func TestABadUpgradeStopsAtItsFirstWaveAndARollbackReturnsIt(t *testing.T) {
 	before := release.Pods()
 
 	// a backend that Istio does not know, and a plan of its own, so that the ConfigMap is another too
-	require.NoError(t, release.Upgrade(unprovable+"modules: {extra: [dummy]}"))
+	require.NoError(t, release.Upgrade(lab.Unprovable+"modules: {extra: [dummy]}"))
 	wave := ""
 	release.WaitFor("no node has tried the upgrade", func() bool {
 		for node := range release.Pods() {

@@ -37,7 +37,7 @@ func TestANodeThatItsOwnOSReleaseLeavesOutIsReadyAndNothingIsDoneThere(t *testin
 	node := lab.Nodes(t)[0]
 	release.CreateNamespace()
 	plant(t, release, node)
-	require.NoError(t, release.Upgrade(onOneNode(t)+"nodes: {osRelease: [rhel, centos, fedora]}"))
+	require.NoError(t, release.Upgrade(lab.OnOneNode(t)+"nodes: {osRelease: [rhel, centos, fedora]}"))
 	release.WaitReadyOn(1)
 	const line = "NotSelected: the host's os-release says debian; nodes.osRelease is rhel centos fedora"
 	for node, pod := range release.Pods() {
@@ -56,7 +56,7 @@ func TestANodeThatItsOwnOSReleaseLeavesOutIsReadyAndNothingIsDoneThere(t *testin
 	require.Regexp(t, `(?m)^`+node+` .* - +not selected +\d+ s$`, table)
 	require.Contains(t, table, node+": "+line)
 
-	require.NoError(t, release.Upgrade(onOneNode(t)+"nodes: {osRelease: [debian]}"))
+	require.NoError(t, release.Upgrade(lab.OnOneNode(t)+"nodes: {osRelease: [debian]}"))
 	release.WaitReadyOn(1)
 	for node := range release.Pods() {
 		outcome, _ := release.Outcome(node)

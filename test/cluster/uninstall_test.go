@@ -44,7 +44,7 @@ func TestUninstallReturnsWhenTheFileIsGoneFromEveryNode(t *testing.T) {
 func TestHooksThatAreCreatedAllAtOnceAndInNoOrderCleanEveryNode(t *testing.T) {
 	t.Parallel()
 	release := lab.NewRelease(t)
-	require.NoError(t, release.Upgrade(onOneNode(t)))
+	require.NoError(t, release.Upgrade(lab.OnOneNode(t)))
 	release.WaitReadyOn(1)
 	plant(t, release, lab.Nodes(t)...)
 	hooks := strings.Split(lab.Shell(t, "helm get hooks istio-os-init --namespace "+release.Namespace), "\n---\n")
@@ -106,7 +106,7 @@ func TestAnUninstallThatHasFailedCleansWhenItIsRunAgain(t *testing.T) {
 			t.Parallel()
 			release := lab.NewRelease(t)
 			release.Helm = helm
-			require.NoError(t, release.Upgrade(onOneNode(t)))
+			require.NoError(t, release.Upgrade(lab.OnOneNode(t)))
 			release.WaitReadyOn(1)
 			plant(t, release, lab.Nodes(t)...)
 			output, err := release.TryUninstall("--timeout", "1s")

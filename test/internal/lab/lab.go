@@ -53,6 +53,15 @@ const Selector = "app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instanc
 // Persisted is the file that load writes on a node, for the node's next boot.
 const Persisted = "/etc/modules-load.d/istio-os-init.conf"
 
+// Unprovable are values with which the proof fails on every node: Istio knows no such backend.
+const Unprovable = "extraEnv: [{name: FORCE_IPTABLES_BINARY, value: none}]\n"
+
+// OnOneNode returns the values of a release on the lab's first node: one is enough if every node does the same.
+func OnOneNode(t *testing.T) string {
+	t.Helper()
+	return "nodeSelector: {kubernetes.io/hostname: " + Nodes(t)[0] + "}\n"
+}
+
 func dir() string {
 	cache, err := os.UserCacheDir()
 	if err != nil {
