@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -25,7 +26,9 @@ func TestIstiosCNIAgentFailsBeforeAndProgramsAmbientsRulesAfter(t *testing.T) {
 			for _, half := range []string{"pod", "host"} {
 				phase, log := release.RunPod(cniAgent(t, vm.Name, image, backend, half))
 				require.Equal(t, corev1.PodFailed, phase, log)
-				require.Contains(t, log, "FAILED: ")
+				_, failed, found := strings.Cut(log, "FAILED: ")
+				require.True(t, found, log)
+				t.Logf("%s: %s", half, failed)
 			}
 			require.NoError(t, release.Upgrade("backend: "+backend+"\nmesh: {ambient: true}\n"+onlyBriefly(vm)))
 			release.WaitReadyOn(1)

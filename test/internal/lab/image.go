@@ -29,13 +29,22 @@ func RefusedRuleImage(t *testing.T) (name, tag string) {
 	return name, tag
 }
 
-// CNIAgentImage builds the mesh's image with the stand-in for Istio's CNI agent in PATH, loads it onto the VM and returns its name.
+// CNIAgentImage builds the mesh's image with the stand-in for Istio's CNI agent in PATH and a kubelet of root's in /host/proc, loads it onto
+// the VM and returns its name.
 func (vm *VM) CNIAgentImage() string {
 	vm.t.Helper()
 	const name = "localhost/istio-os-init/cni-agent-stand-in:lab"
 	dir := vm.t.TempDir()
 	run(vm.t, "cp", chart.Tool(vm.t, "cni-agent-stand-in"), filepath.Join(dir, "cni-agent-stand-in"))
-	require.NoError(vm.t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("ARG IMAGE\nFROM ${IMAGE}\nCOPY cni-agent-stand-in /usr/local/bin/\n"), 0o600))
+	// with nftables the agent looks for the kubelet's user in the host's proc, which SELinux hides from a confined container
+	kubelet := filepath.Join(dir, "proc", "1")
+	require.NoError(vm.t, os.MkdirAll(kubelet, 0o755))
+	for file, content := range map[string]string{
+		filepath.Join(kubelet, "comm"): "kubelet\n", filepath.Join(kubelet, "cmdline"): "/usr/bin/kubelet\x00", filepath.Join(kubelet, "status"): "Uid:\t0\t0\t0\t0\n",
+		filepath.Join(dir, "Dockerfile"): "ARG IMAGE\nFROM ${IMAGE}\nCOPY cni-agent-stand-in /usr/local/bin/\nCOPY proc /host/proc\n",
+	} {
+		require.NoError(vm.t, os.WriteFile(file, []byte(content), 0o644))
+	}
 	buildOnTop(vm.t, dir, name)
 	run(vm.t, filepath.Join(chart.Root(), "scripts", "lab", "node"), "load", name)
 	return name
