@@ -142,6 +142,7 @@ func TestVerifyExplainsAFailureByWhatLoadFoundOnTheHost(t *testing.T) {
 			require.LessOrEqual(t, len(line), 140)
 			require.Regexp(t, "^  the kernel says: .*Extension ipvs revision 0 not supported", words)
 			require.Contains(t, got.log, got.conclusion, "the termination message is in the log too")
+			require.Equal(t, got.conclusion, s.run("verify-traffic").conclusion, "the last container's message, which the list of nodes shows")
 			outcome := s.outcome("verify")
 			name, _, _ := strings.Cut(row.want, ":")
 			require.Equal(t, "False "+name, outcome.says())

@@ -79,6 +79,11 @@ tell() {
   printf '%.2999s\n' "$1" 2>/dev/null >"${ISTIO_OS_INIT_TERMINATION_LOG:-/dev/termination-log}" || :
 }
 
+# tell_outcome: tells the record that was written or read last.
+tell_outcome() {
+  tell "$line${error:+$line_break  the kernel says: $error}"
+}
+
 # conclude REASON SUBJECT: the container's one conclusion: record, log and termination message; for explain, what explain.awk finds in
 # $facts. In: round, error, backends, findings; before, reasons that come first. Fails, having said so, if it cannot write.
 conclude() {
@@ -93,7 +98,7 @@ ${facts-}
 END
   )
   if parse_outcome "$record" && put "$state/$own/outcome" "$record"; then
-    tell "$line${error:+$line_break  the kernel says: $error}"
+    tell_outcome
   else
     # What was there before would stand for what is known now.
     rm -rf "$state/$own/outcome"

@@ -35,7 +35,7 @@ read_outcome load || reason=
 find_outcome
 # what it recorded at an earlier start of its own is proven anew
 [ "$writer" != traffic ] || read_outcome verify
-[ "$reason" = RulesApplied ] || { tell "$line" && exit 0; }
+[ "$reason" = RulesApplied ] || { tell_outcome && exit 0; }
 say "sending Istio's probe through the rules, for at most $limit s"
 bounded "$limit" pilot-agent istio-iptables "$@" --run-validation --skip-rule-apply
 code=$?
