@@ -136,6 +136,7 @@ sub nameservers {
 
 # outside: makes the veth pair, with addresses near and neighbours far, in one process. What cannot be done is seen by who needs it.
 sub outside {
+    local $SIG{PIPE} = "IGNORE"; # of an ip that ends before it has read all
     open(my $ip, "|-", "ip", "-force", "-batch", "-") or return;
     print $ip "link delete $near\n"; # an earlier start's
     print $ip "link add $near address $near_mac type veth peer name $far address $far_mac\nlink set $far up\nlink set $near up\n";
