@@ -36,7 +36,7 @@ func measureNode(t *testing.T, b *bench) {
 
 // measureStart starts pods on a node whose kernel has all modules on disk and none loaded, by giving the node a label.
 //
-// The times: a pod is created, and is Ready, when the API says so to a watch of ours. Its loader is done when containerd on the node
+// The times: a pod is created, and is Ready, when the API says so to a watch of ours. Its loader is done when CRI-O on the node
 // writes that down, to the nanosecond and by the node's clock, which is compared with ours first. The pod's status says the same in
 // whole seconds, and stands beside. All of it is the same for both.
 //
@@ -161,7 +161,7 @@ func (s *starter) leave() {
 	s.until(lab.Patience, "the pod does not go", func() bool { return len(s.pods()) == 0 && lab.RolledOut(s.daemonSet(), 0) })
 }
 
-// medians are of each moment that containerd has written down, in their order.
+// medians are of each moment that CRI-O has written down, in their order.
 func (s *starter) medians() string {
 	type moment struct {
 		what string
@@ -182,23 +182,21 @@ func (s *starter) medians() string {
 // span is a container's life by our clock; a moment that has not come yet is long ago.
 type span struct{ created, started, finished time.Time }
 
-// spansOf returns what containerd on the VM has written down of a pod's containers, by their names. ahead: the VM's clock.
+// spansOf returns what CRI-O on the VM has written down of a pod's containers, by their names. ahead: the VM's clock.
 func spansOf(t *testing.T, vm *lab.VM, pod corev1.Pod, ahead time.Duration) map[string]span {
 	t.Helper()
 	statuses := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
 	var script strings.Builder
 	for _, status := range statuses {
 		_, id, _ := strings.Cut(status.ContainerID, "://")
-		// the plugin's name differs between containerd's versions
-		fmt.Fprintf(&script, "cat /var/lib/containerd/*/containers/%s/status\necho\n", id)
+		fmt.Fprintf(&script, "cat /var/lib/containers/storage/overlay-containers/%s/userdata/state.json\n", id)
 	}
 	lines := strings.Split(vm.Run(script.String()), "\n")
 	spans := map[string]span{}
 	for i, status := range statuses {
-		var record struct{ CreatedAt, StartedAt, FinishedAt int64 }
+		var record struct{ Created, Started, Finished time.Time }
 		require.NoError(t, json.Unmarshal([]byte(lines[i]), &record), lines[i])
-		moment := func(nanoseconds int64) time.Time { return time.Unix(0, nanoseconds).Add(-ahead) }
-		spans[status.Name] = span{moment(record.CreatedAt), moment(record.StartedAt), moment(record.FinishedAt)}
+		spans[status.Name] = span{record.Created.Add(-ahead), record.Started.Add(-ahead), record.Finished.Add(-ahead)}
 	}
 	return spans
 }
