@@ -33,7 +33,7 @@ func TestWhatItCosts(t *testing.T) {
 	b := &bench{out: out, conditions: conditions(t), toReady: map[subject]float64{}, toGone: map[subject]float64{}}
 	require.NoError(t, os.MkdirAll(out, 0o755))
 	t.Cleanup(func() {
-		b.write(t)
+		t.Logf("\n%s", b.table())
 		b.plot(t)
 	})
 	steady := beginSteady(t)
@@ -87,6 +87,7 @@ type row struct {
 func (b *bench) record(t *testing.T, r row) {
 	t.Helper()
 	b.rows = append(b.rows, r)
+	b.write(t) // what is measured is not lost with what comes later
 	t.Logf("%s: %s", r.what, strings.Join(r.cells()[1:], " | "))
 }
 
@@ -145,16 +146,19 @@ func conditions(t *testing.T) string {
 		nodes.Items[0].Status.NodeInfo.KubeletVersion, strings.TrimSpace(string(helm)), runtime.NumCPU(), strings.Join(kernels, "; "))
 }
 
-// write prints the table, and writes it as table.md.
-func (b *bench) write(t *testing.T) {
-	t.Helper()
+// table is the table of what has been measured so far.
+func (b *bench) table() string {
 	lines := []string{"| what | ours | the copied DaemonSet | ratio | target | | beside |", "|---|---|---|---|---|---|---|"}
 	for _, r := range b.rows {
 		lines = append(lines, "| "+strings.Join(r.cells(), " | ")+" |")
 	}
-	table := b.conditions + "\n\n" + strings.Join(lines, "\n") + "\n"
-	require.NoError(t, os.WriteFile(filepath.Join(b.out, "table.md"), []byte(table), 0o644))
-	t.Logf("%s\n%s", filepath.Join(b.out, "table.md"), table)
+	return b.conditions + "\n\n" + strings.Join(lines, "\n") + "\n"
+}
+
+// write writes the table as table.md.
+func (b *bench) write(t *testing.T) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(filepath.Join(b.out, "table.md"), []byte(b.table()), 0o644))
 }
 
 // median of at least one value.

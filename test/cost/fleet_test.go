@@ -196,9 +196,7 @@ func (f *fleet) follow(t *testing.T, d *deployment, r *rollout, until int, resta
 	pods := f.client.CoreV1().Pods(d.Namespace)
 	list, err := pods.List(t.Context(), metav1.ListOptions{LabelSelector: d.selector})
 	require.NoError(t, err)
-	watcher, err := pods.Watch(t.Context(), metav1.ListOptions{LabelSelector: d.selector, ResourceVersion: list.ResourceVersion})
-	require.NoError(t, err)
-	defer watcher.Stop()
+	watcher := watchPods(t, pods, d.selector, list.ResourceVersion)
 	for i := range list.Items {
 		r.see(watch.Added, &list.Items[i], restart)
 	}

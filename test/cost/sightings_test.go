@@ -1,7 +1,9 @@
 package cost
 
 import (
+	"context"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -10,6 +12,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
@@ -31,13 +36,10 @@ type sightings struct {
 // follow watches the deployment's pods until its test ends.
 func (d *deployment) follow() *sightings {
 	d.t.Helper()
-	pods, options := lab.Client(d.t).CoreV1().Pods(d.Namespace), metav1.ListOptions{LabelSelector: d.selector}
-	list, err := pods.List(d.t.Context(), options)
+	pods := lab.Client(d.t).CoreV1().Pods(d.Namespace)
+	list, err := pods.List(d.t.Context(), metav1.ListOptions{LabelSelector: d.selector})
 	require.NoError(d.t, err)
-	options.ResourceVersion = list.ResourceVersion
-	told, err := pods.Watch(d.t.Context(), options)
-	require.NoError(d.t, err)
-	d.t.Cleanup(told.Stop)
+	told := watchPods(d.t, pods, d.selector, list.ResourceVersion)
 	s := &sightings{deployment: d}
 	go func() {
 		for event := range told.ResultChan() {
@@ -49,6 +51,21 @@ func (d *deployment) follow() *sightings {
 		}
 	}()
 	return s
+}
+
+// watchPods tells of pods until the test ends, also if the API server ends a watch: it does so after half an hour, and if it has too
+// much to do.
+func watchPods(t *testing.T, pods typedcorev1.PodInterface, selector, from string) watch.Interface {
+	t.Helper()
+	told, err := watchtools.NewRetryWatcherWithContext(t.Context(), from, &cache.ListWatch{
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			options.LabelSelector = selector
+			return pods.Watch(ctx, options)
+		},
+	})
+	require.NoError(t, err)
+	t.Cleanup(told.Stop)
+	return told
 }
 
 // since returns those since a moment.
