@@ -34,6 +34,7 @@ func TestANodeThatCanRunSidecarsAndNotAmbientIsNotReadyIfTheMeshIsAmbient(t *tes
 		"a match of iptables-nft": {"nft", "iptables-nft-restore", "Warning: Extension set revision 0 not supported, missing kernel module?"},
 		"a target of ip6tables":   {"nft", "ip6tables-nft-restore", "Warning: Extension SNAT revision 0 not supported, missing kernel module?"},
 		"a table of legacy":       {"legacy", "ip6tables-legacy-restore", "can't initialize ip6tables table 'filter': Table does not exist (not supported)"},
+		"words that are new":      {"legacy", "iptables-legacy-restore", "Bad argument COMMIT"},
 		"native nftables":         {"native-nft", "nft", "Error: Could not process rule: No such file or directory"},
 		"no routing by marks":     {"nft", "ip", "Error: fib rules not supported by the kernel"},
 	} {

@@ -17,20 +17,22 @@ import (
 // have are matches, targets and their options, and of nft the words of a statement.
 func TestTheProofOfAmbientHasEveryMatchAndTargetOfIstiosOwnRules(t *testing.T) {
 	t.Parallel()
-	script := source(t, "ambient.sh")
 	module := chart.IstioModule(t)
-	for backend, words := range map[string]*regexp.Regexp{
-		"iptables": regexp.MustCompile(`-m [a-z]+|-j [A-Z]+|--[a-z-]+`),
-		"nftables": regexp.MustCompile(`\b(meta|mark|ct|zone|l4proto|saddr|daddr|dport|sport|oifname|iifname|skuid|counter|accept|redirect|snat|return|and|ip6?|tcp|udp|type|hook|route|nat|filter|prerouting|output|postrouting|@)\b`),
+	for backend, row := range map[string]struct {
+		ours  string
+		words *regexp.Regexp
+	}{
+		"iptables": {source(t, "ambient.iptables") + source(t, "ambient.sh"), regexp.MustCompile(`-m [a-z]+|-j [A-Z]+|--[a-z-]+`)},
+		"nftables": {source(t, "ambient.nft"), regexp.MustCompile(`\b(meta|mark|ct|zone|l4proto|saddr|daddr|dport|sport|oifname|iifname|skuid|counter|accept|redirect|snat|return|and|ip6?|tcp|udp|type|hook|route|nat|filter|prerouting|output|postrouting|@)\b`)},
 	} {
 		golden, err := filepath.Glob(filepath.Join(module, "cni", "pkg", backend, "testdata", "*.golden"))
 		require.NoError(t, err)
 		require.NotEmpty(t, golden)
-		ours := words.FindAllString(script, -1)
+		ours := row.words.FindAllString(row.ours, -1)
 		for _, file := range golden {
 			rules, err := os.ReadFile(file)
 			require.NoError(t, err)
-			for _, word := range words.FindAllString(string(rules), -1) {
+			for _, word := range row.words.FindAllString(string(rules), -1) {
 				if word == "-j ISTIO" { // a jump to a chain of its own
 					continue
 				}

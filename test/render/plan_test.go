@@ -121,7 +121,7 @@ func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 	require.NoError(t, err)
 	var scripts []string
 	for _, file := range files {
-		if !slices.Contains([]string{"signal.sh", "api.sh", "clean-up.sh", "uninstall.sh", "ambient.sh"}, file.Name()) {
+		if !slices.Contains([]string{"signal.sh", "api.sh", "clean-up.sh", "uninstall.sh", "ambient.sh", "ambient.iptables", "ambient.nft"}, file.Name()) {
 			scripts = append(scripts, file.Name())
 		}
 	}
@@ -138,8 +138,8 @@ func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 	require.Len(t, data, len(scripts)+4)
 
 	data = chart.Render(t, "mesh: {ambient: true}").ConfigMap(t).Data
-	ships(data, append(scripts, "ambient.sh")...)
-	require.Len(t, data, len(scripts)+3)
+	ships(data, append(scripts, "ambient.sh", "ambient.iptables", "ambient.nft")...)
+	require.Len(t, data, len(scripts)+5)
 }
 
 func TestAChangeOfPlanOrScriptsRollsThePods(t *testing.T) {

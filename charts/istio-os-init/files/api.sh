@@ -1,4 +1,4 @@
-# Sourced: how a script speaks to the API server.
+# Sourced after outcome.sh: how a script speaks to the API server.
 #
 # ask CURL-OPTION...           runs curl with the token and with what stdin adds to curl's configuration. The token is not an argument:
 #                              every process can read arguments in /proc.
@@ -29,8 +29,7 @@ request() {
   # the outer one is for the shell's message if a signal ends curl
   { answer=$(ask --show-error --fail-with-body "$@" "$api/$path" 2>&1 </dev/null); } 2>/dev/null && return
   words="curl: ${answer##*curl: }"
-  words=${words%%"
-"*}
+  words=${words%%"$line_break"*}
   case $answer in
     *'"message":"'*)
       answer=${answer#*'"message":"'}

@@ -2,9 +2,7 @@
 # shellcheck shell=dash
 # facts: prints what the host's files say of the node, without changing anything. load runs it, and limits its time.
 #
-# In:  names, planned       see modules.awk.
-#      ISTIO_OS_INIT_HOST   where the host's root is mounted. Default /host.
-#      ISTIO_OS_INIT_PROC   where proc is mounted. Default /proc.
+# In:  plan and backends, beside this script; ISTIO_OS_INIT_HOST and ISTIO_OS_INIT_PROC: see load.sh.
 # Out: "KEY VALUE" a line, the most certain first: kernel, os, os-id (none if there is no os-release, unreadable if there is one that
 #      cannot be read), os-like, os-version, os-variant, modules-disabled, kernel.modprobe, lockdown, lsm (the security modules), selinux,
 #      context (what the security module runs this as), insmod-banned (1: by it), legacy-tables (the host's own tables of iptables-legacy),
@@ -12,7 +10,7 @@
 #      modules-dep (missing, if there are modules and no list of them); then
 #      see modules.awk.
 # Only regular files are read, and links lead from the host's root.
-# Sources: modprobe.d(5) for the directories and their order; os-release(5).
+# Source: modprobe.d(5) for the directories and their order.
 set -u
 export LC_ALL=C
 
@@ -51,28 +49,13 @@ in_host() {
 }
 
 os_facts() {
-  local file value line os=unknown os_id=none os_like='' os_version='' os_variant=''
+  local file os_id=none
   for file in /etc/os-release /usr/lib/os-release; do
     { in_host "$file" && [ -f "$found" ]; } || continue
-    [ -r "$found" ] || { os_id=unreadable && continue; }
-    os_id=linux # if the file does not say
-    while read -r line; do
-      value=${line#*=}
-      value=${value#[\"\']}
-      value=${value%[\"\']}
-      case $line in
-        PRETTY_NAME=?*) os=$value ;;
-        ID=?*) os_id=$value ;;
-        ID_LIKE=*) os_like=$value ;;
-        VERSION_ID=*) os_version=$value ;;
-        VARIANT_ID=*) os_variant=$value ;;
-      esac
-    done <<END
-$(head -c 65536 "$found" | tr -d '\r')
-END
-    break
+    [ ! -r "$found" ] || { head -c 65536 "$found" | awk -f "${0%/*}/os.awk" && return; }
+    os_id=unreadable
   done
-  printf 'os %s\nos-id %s\nos-like %s\nos-version %s\nos-variant %s\n' "$os" "$os_id" "$os_like" "$os_version" "$os_variant"
+  printf 'os unknown\nos-id %s\nos-like \nos-version \nos-variant \n' "$os_id"
 }
 
 kernel_facts() {
@@ -148,4 +131,4 @@ kernel_facts
 find_modules_dir
 printf 'modules-dir %s\n' "$modules_dir"
 if [ -n "$modules_dir" ] && [ -d "$host$modules_dir/kernel" ] && [ ! -s "$host$modules_dir/modules.dep" ]; then echo 'modules-dep missing'; fi
-module_files | awk -f "${0%/*}/text.awk" -f "${0%/*}/modules.awk"
+module_files | files=${0%/*} awk -f "${0%/*}/text.awk" -f "${0%/*}/modules.awk"

@@ -24,7 +24,7 @@
 #        rule, origin, gone, unbuilt                                 see modules.awk
 #        backend BACKEND present|loadable|unknown|lacks NAME...
 #      On a host that is not meant there are only those of facts.sh.
-#      The node's list of modules for the next boot, and the parameters that it needs: see persist.sh.
+#      The node's list of modules for the next boot: see persist.sh.
 # Exit: 0, whatever was found out: watch holds the verdict.
 set -u
 own=load
@@ -32,8 +32,6 @@ own=load
 . "${0%/*}/persist.sh"
 end_at_once "$@"
 
-plan=${0%/*}/plan
-backends_file=${0%/*}/backends
 host=${ISTIO_OS_INIT_HOST:-/host}
 proc=${ISTIO_OS_INIT_PROC:-/proc}
 limit=60
@@ -42,11 +40,6 @@ limit=60
 finish() {
   conclude "$@" || :
   exit 0
-}
-
-# in_set NAME SET: whether a set of names, a string " a b c ", has a name.
-in_set() {
-  case $2 in *" $1 "*) ;; *) return 1 ;; esac
 }
 
 # begin_round: counts it, and has whatever the other containers recorded before count no more.
@@ -58,51 +51,27 @@ begin_round() {
   conclude Loading "round $round" || exit 0
 }
 
-# Sets entries, the plan's; planned, a set of their modules; and names, a set of all that is asked about.
-read_plan() {
-  local entry needs name others=
-  entries=
-  while read -r entry _; do
-    case $entry in '' | '#'*) ;; *) entries="$entries $entry" ;; esac
-  done <"$plan"
-  if [ -r "$backends_file" ]; then
-    while read -r _ needs; do others="$others $needs"; done <"$backends_file"
-  fi
-  planned=' '
-  IFS=' |'
-  for name in $entries; do in_set "$name" "$planned" || planned="$planned$name "; done
-  names=$planned
-  for name in $others; do in_set "$name" "$names" || names="$names$name "; done
-  unset IFS
-}
-
-# value_of KEY VARIABLE: sets the variable to what $host_facts say under a key that they have once.
+# value_of KEY VARIABLE: sets the variable to what $text, which begins with a line break, says under a key that it has once.
 value_of() {
-  local value=${host_facts#*"$line_break$1 "}
-  [ "$value" != "$host_facts" ] || value=
+  local value=${text#*"$line_break$1 "}
+  [ "$value" != "$text" ] || value=
   value=${value%%"$line_break"*}
   eval "$2=\$value"
 }
 
-# Sets host_facts, what facts.sh prints up to kernel-files; from them os_id, os_like and modules_dir; builtin and disk, sets of names; and
-# needs and rules, the lines before and after obstacles.
+# Sets found and rules, what facts.sh prints before and after obstacles; host_facts, what it prints up to kernel-files; os_id and os_like.
 read_host() {
-  export names planned
-  builtin='' disk='' modules_dir='' os_id='' os_like=''
   bounded 30 /bin/sh "${0%/*}/facts.sh" || text="$text${line_break}unread modules"
-  host_facts=$line_break$text$line_break
-  value_of builtin builtin
-  value_of disk disk
-  builtin=" $builtin " disk=" $disk "
-  value_of modules-dir modules_dir
+  found=$text
+  text=$line_break$text
+  os_id='' os_like=''
   value_of os-id os_id
   os_id=${os_id:-unreadable}
   value_of os-like os_like
-  needs=${text%%"${line_break}obstacles"*}
-  rules=${text#"$needs"}
-  rules=${rules#"${line_break}obstacles"}
-  shorten 65536 "$needs" && needs=$shortened
-  host_facts=${text%%"${line_break}builtin"*}
+  rules=${text#*"${line_break}obstacles$line_break"}
+  [ "$rules" != "$text" ] || rules=
+  found=${found%%"${line_break}obstacles"*}
+  host_facts=${found%%"${line_break}builtin"*}
 }
 
 # selected: whether nodes.osRelease means this node. A host that cannot be known is not left out: a node that passes unproven is worse
@@ -116,17 +85,9 @@ selected() {
   fi
   words=$(printf ' %s %s ' "$os_id" "$os_like" | tr '[:upper:]' '[:lower:]')
   for name in $ISTIO_OS_INIT_OS_RELEASE; do
-    in_set "$name" "$words" && return
+    case $words in *" $name "*) return 0 ;; esac
   done
   return 1
-}
-
-# Sets $loaded from /proc/modules, which a kernel without loadable modules does not have.
-read_loaded() {
-  local name
-  loaded=' '
-  [ -r "$proc/modules" ] || return 0
-  while read -r name _; do loaded="$loaded$name "; done <"$proc/modules"
 }
 
 # on_host ARGUMENT...: the host's own modprobe on several modules at once; it goes on after one that fails. The last PATH is NixOS'.
@@ -153,73 +114,41 @@ load_on_host() {
   esac
 }
 
-# first_there ENTRY SET: sets name to the entry's first alternative in the set; fails if there is none.
-first_there() {
-  local entry=$1
-  while [ -n "$entry" ]; do
-    name=${entry%%|*}
-    in_set "$name" "$2" && return 0
-    case $entry in *'|'*) entry=${entry#*|} ;; *) entry= ;; esac
-  done
-  return 1
+# Sets what plan.awk finds: ask, newly, already, inside, boot, missing and on_disk, lists of names; and have, facts.
+resolve() {
+  local key
+  text=$line_break$(
+    files=${0%/*} proc=$proc asked=$asked at_start=$at_start errors=$errors awk -f "${0%/*}/text.awk" -f "${0%/*}/plan.awk" <<END
+$found
+END
+  )$line_break
+  ask='' newly='' already='' inside='' boot='' missing='' on_disk=''
+  for key in ask newly already inside boot missing on_disk; do value_of "$key" "$key"; done
+  have=${text#*"${line_break}facts$line_break"}
+  have=${have%"$line_break"}
 }
 
-# Each round tries one more alternative of the entries that no earlier alternative has satisfied, of those on disk the first one first; as
-# a rule there is one round. Sets errors, what modprobe has said.
+# As a rule there is one round: one more tries the next alternative of an entry. Sets errors, what modprobe has said.
 # shellcheck disable=SC2086 # a list of names, each a word
 load_plan() {
-  local pending='' entry ask next name
-  errors='' modprobe=not-needed
-  for entry in $entries; do
-    ! first_there "$entry" "$disk$builtin" || entry=$name${entry#*"$name"}
-    pending="$pending $entry"
-  done
-  while [ -n "$pending" ]; do
-    ask='' next=''
-    for entry in $pending; do
-      in_set "${entry%%|*}" "$loaded$builtin" || ask="$ask ${entry%%|*}"
-    done
-    if [ -n "$ask" ]; then
-      load_on_host $ask
-      shorten 65536 "$errors$text"
-      errors=$shortened$line_break
-      read_loaded
-      [ "$modprobe" != hangs ] || return 0 # and would again
-    fi
-    for entry in $pending; do
-      case $entry in *'|'*) in_set "${entry%%|*}" "$loaded$builtin" || next="$next ${entry#*|}" ;; esac
-    done
-    pending=$next
+  modprobe=not-needed at_start=$already
+  while [ -n "$ask" ] && [ "$modprobe" != hangs ]; do
+    load_on_host $ask
+    asked="$asked $ask"
+    shorten 65536 "$errors$text"
+    errors=$shortened$line_break
+    resolve
   done
 }
 
-# Sorts what is there by how it came; an entry's first name that is there is the one that counts.
-# Sets newly, already, inside and missing; and boot, those that the next boot has to load, in the plan's order.
-sort_plan() {
-  local entry name
-  newly='' already='' inside='' missing='' boot=''
-  for entry in $entries; do
-    if ! first_there "$entry" "$loaded$builtin"; then
-      first_there "$entry" "$disk" || name=${entry%%|*}
-      in_set "$name" "$missing " || missing="$missing $name"
-    elif in_set "$name" "$newly$already$inside "; then
-      : # an alternative of an earlier entry
-    elif ! in_set "$name" "$loaded"; then
-      inside="$inside $name"
-    else
-      boot="$boot $name"
-      if in_set "$name" "$loaded_before"; then already="$already $name"; else newly="$newly $name"; fi
-    fi
-  done
-}
-
-# Sets would: what the host's modprobe says that it would do for what is missing and on disk. It knows its rules best.
+# Sets would, facts: what the host's modprobe says that it would do for what is missing and on disk. It knows its rules best.
 # shellcheck disable=SC2086 # a list of names, each a word
 ask_why() {
-  local name ask=
   would=
-  for name in $missing; do ! in_set "$name" "$disk" || ask="$ask $name"; done
-  case $modprobe:$ask in works:?* | failed:?*) ! on_host -D -- $ask || { shorten 65536 "answers$line_break$text" && would=$shortened; } ;; esac
+  case $modprobe:$on_disk in works:?* | failed:?*) ;; *) return 0 ;; esac
+  on_host -D -- $on_disk || return 0
+  shorten 65536 "answers$line_break$text"
+  would=$(printf '%s\n' "$shortened" | sed 's/^/would /')
 }
 
 # Bits 16 and 18 of linux/capability.h.
@@ -238,38 +167,10 @@ capability_facts() {
   [ "$key $value $has" = '0 0 4294967295' ] || echo 'capability hostUsers no'
 }
 
-# What each backend would find here, without trying it: that would make the kernel load what nothing needs.
-backend_facts() {
-  local backend needs need found_out lacks name
-  [ -r "$backends_file" ] || return 0
-  while read -r backend needs; do
-    [ -n "$backend" ] || continue
-    found_out=present lacks=''
-    for need in $needs; do
-      first_there "$need" "$loaded$builtin" && continue
-      if first_there "$need" "$disk"; then found_out=loadable; else lacks="$lacks ${need%%|*}"; fi
-    done
-    [ -z "$lacks" ] || found_out="lacks$lacks"
-    [ -n "$modules_dir" ] || [ "$found_out" = present ] || found_out=unknown
-    printf 'backend %s %s\n' "$backend" "$found_out"
-  done <"$backends_file"
-}
-
 all_facts() {
-  local name place=monolithic
   printf '%s\nmodprobe %s\n' "$host_facts" "$modprobe"
   [ "$modprobe" = off ] || capability_facts
-  for name in $newly; do printf 'module %s loaded-now\n' "$name"; done
-  for name in $already; do printf 'module %s loaded-before\n' "$name"; done
-  for name in $inside; do printf 'module %s built-in\n' "$name"; done
-  # a kernel that has no module at all, neither loaded nor on disk: names say nothing about it
-  [ -z "${loaded# }" ] || place=unknown
-  [ -z "$modules_dir" ] || place=not-on-disk
-  # shellcheck disable=SC2097,SC2098 # the variables are what awk is given
-  [ -z "$missing" ] || missing=$missing disk=$disk place=$place loaded=$loaded$builtin needs=$needs errors=$errors would=$would \
-    awk -f "${0%/*}/missing.awk"
-  backend_facts
-  printf '%s\n' "${rules#"$line_break"}"
+  printf '%s\n' "$have${would:+$line_break$would}${rules:+$line_break$rules}"
 }
 
 # record_facts TEXT: it becomes the file facts, bounded, as what the host's files say is. Sets facts.
@@ -291,22 +192,19 @@ leave_out() {
 }
 
 begin_round
-[ -r "$plan" ] || finish PlanUnreadable "$plan"
-read_plan
+[ -r "${0%/*}/plan" ] || finish PlanUnreadable "${0%/*}/plan"
 read_host
 selected || leave_out
-read_loaded
-loaded_before=$loaded
-modprobe=off errors=''
+asked='' at_start='' errors='' modprobe=off
+resolve
 [ "${ISTIO_OS_INIT_LOAD:-true}" = false ] || load_plan
-sort_plan
 ask_why
 record_facts "$(all_facts)"
 # shellcheck disable=SC2086 # a list of names
 persist $boot
 if [ "${ISTIO_OS_INIT_NAMES_DECIDE:-false}" != true ]; then
-  [ "$modprobe" != off ] || finish ModulesSeen "loaded:${already:- nothing}; built in:${inside:- nothing known}; not loaded:${missing:- nothing}"
-  finish ModulesLoaded "loaded now:${newly:- nothing}; loaded before:${already:- nothing}; built in:${inside:- nothing known}; not found:${missing:- nothing}"
+  [ "$modprobe" != off ] || finish ModulesSeen "loaded: ${already:-nothing}; built in: ${inside:-nothing known}; not loaded: ${missing:-nothing}"
+  finish ModulesLoaded "loaded now: ${newly:-nothing}; loaded before: ${already:-nothing}; built in: ${inside:-nothing known}; not found: ${missing:-nothing}"
 elif [ -z "$missing" ]; then
   finish ModulesFound "every module of the plan"
 fi

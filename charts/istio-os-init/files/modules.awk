@@ -1,7 +1,8 @@
 # modules.awk: prints what the host's files say of some modules.
 #
 # In, standard input: two lines for each file, the most decisive directory's first: its path on the host, and where it lies, empty if it
-# is no regular file; first modules.dep, modules.builtin and the kernel's configuration. Environment: names and planned, as load has them.
+# is no regular file; first modules.dep, modules.builtin and the kernel's configuration. Environment: files, the directory of plan and backends
+# (load.sh).
 # Out: kernel-files N, the kernel's own modules; builtin NAME..., disk NAME..., what has a file; needs NAME MODULE..., what modprobe loads
 # before a planned one; obstacles; gone NAME FILE, what cannot be opened; unbuilt NAME OPTION FILE, what the configuration leaves out; rule
 # KIND NAME PLACE[ // COMMAND], what keeps a planned one, or what it needs, from being loaded: install, alias and blacklist (of modprobe; the
@@ -10,11 +11,12 @@
 # Needs text.awk. Sources: modprobe.d(5), libkmod-config.c of kmod; kernel-parameters.txt; depmod(8).
 
 BEGIN {
-  count = split(ENVIRON["names"], list, " ")
-  while (count) asked[list[count--]]
-  count = split(ENVIRON["planned"], list, " ")
-  while (count) planned[list[count--]]
-  for (name in planned) ruled[name]
+  while ((getline < (ENVIRON["files"] "/plan")) > 0) if (NF && $1 !~ /^#/) take($1, planned)
+  while ((getline < (ENVIRON["files"] "/backends")) > 0) for (i = 2; i <= NF; i++) take($i, asked)
+  for (name in planned) {
+    asked[name]
+    ruled[name]
+  }
 }
 NR % 2 { path = $0; next }
 path ~ /\/modules\.builtin$/ { builtin = builtin listed($0); next }
@@ -28,6 +30,8 @@ END {
   print "obstacles"
   printf "%s%s%s%s", gone, unbuilt, rules, kept
 }
+
+function take(entry, names,   name, n) { for (n = split(entry, name, "|"); n; n--) names[name[n]] }
 
 function listed(file,   text, at, name, found, dependency, count, needed) {
   while ((getline text < file) > 0) {

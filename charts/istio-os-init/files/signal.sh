@@ -47,17 +47,14 @@ check_policy() {
   case $words in *"$denial"*) checked=true ;; *) return 1 ;; esac
 }
 
-# Sets $clock: seconds since the kernel was booted, which no correction of the time changes.
-read_clock() {
-  read -r clock _ <"$proc/uptime" || clock=0
-  clock=${clock%.*}
-}
-
 # Sets $status, $reason and $message to what there is to report. Reads the outcome only if one of its files has changed.
 find_report() {
-  local now
+  local now clock
   now=$(stat -c '%n %i %Y %s' "$state/load/outcome" "$state/verify/outcome" "$state/traffic/outcome" "$state/watch/outcome" 2>/dev/null)
-  read_clock
+  # the kernel's uptime, which no correction of the time changes
+  read -r clock _ <"$proc/uptime" || clock=0
+  clock=${clock%.*}
+  concluded_at=${concluded_at:-$clock}
   if [ "$now" != "$seen" ]; then
     find_outcome
     seen=$now
@@ -105,8 +102,7 @@ remove_taint() {
   while :; do
     request "api/v1/nodes/$node?$cached" || return
     index=$(printf '%s' "$answer" | sed -n 's/.*"taints":\[\([^]]*\)\].*/\1/p' | sed 's/},{/}\n{/g' | grep -nF "\"key\":\"$taint\"") || return 0
-    index=${index%%"
-"*}
+    index=${index%%"$line_break"*}
     at=$((${index%%:*} - 1))
     cached=
     patch '' json-patch+json "[{\"op\":\"test\",\"path\":\"/spec/taints/$at\",\"value\":${index#*:}},{\"op\":\"remove\",\"path\":\"/spec/taints/$at\"}]" || {
@@ -130,13 +126,7 @@ try() {
   return 1
 }
 
-checked=false
-seen=none
-reported=
-complained=
-pause=2
-read_clock
-concluded_at=$clock
+checked=false seen=none reported='' complained='' concluded_at='' pause=2
 # The API server's memory may be read, unless a taint was just not where it was seen.
 cached='resourceVersion=0'
 # Seconds to the next look for the taint, and to the one after: a provisioner may add it after the kubelet has started.

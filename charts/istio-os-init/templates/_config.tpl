@@ -43,7 +43,7 @@ Helm 3 would cut it off and Helm 4 not.
 {{- $groups := include "istio-os-init.groups" . | splitList " " }}
 {{- $scripts := "reasons,remedies,report,*.awk,*.pl,{outcome,facts,persist,load,verify,verify-traffic,watch}.sh" }}
 {{- if .Values.mesh.ambient }}
-{{- $scripts = print $scripts ",ambient.sh" }}
+{{- $scripts = print $scripts ",ambient.*" }}
 {{- end }}
 {{- if include "istio-os-init.signals" . }}
 {{- $scripts = print $scripts ",{signal,api}.sh" }}
