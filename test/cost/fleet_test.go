@@ -197,6 +197,7 @@ func (f *fleet) follow(t *testing.T, d *deployment, r *rollout, until int, resta
 	list, err := pods.List(t.Context(), metav1.ListOptions{LabelSelector: d.selector})
 	require.NoError(t, err)
 	watcher := watchPods(t, pods, d.selector, list.ResourceVersion)
+	defer watcher.Stop()
 	for i := range list.Items {
 		r.see(watch.Added, &list.Items[i], restart)
 	}

@@ -40,6 +40,7 @@ func (d *deployment) follow() *sightings {
 	list, err := pods.List(d.t.Context(), metav1.ListOptions{LabelSelector: d.selector})
 	require.NoError(d.t, err)
 	told := watchPods(d.t, pods, d.selector, list.ResourceVersion)
+	d.t.Cleanup(told.Stop)
 	s := &sightings{deployment: d}
 	go func() {
 		for event := range told.ResultChan() {
@@ -53,8 +54,8 @@ func (d *deployment) follow() *sightings {
 	return s
 }
 
-// watchPods tells of pods until the test ends, also if the API server ends a watch: it does so after half an hour, and if it has too
-// much to do.
+// watchPods tells of pods until it is stopped, also if the API server ends a watch: it does so after half an hour at the earliest, and if
+// it has too much to do.
 func watchPods(t *testing.T, pods typedcorev1.PodInterface, selector, from string) watch.Interface {
 	t.Helper()
 	told, err := watchtools.NewRetryWatcherWithContext(t.Context(), from, &cache.ListWatch{
@@ -64,7 +65,6 @@ func watchPods(t *testing.T, pods typedcorev1.PodInterface, selector, from strin
 		},
 	})
 	require.NoError(t, err)
-	t.Cleanup(told.Stop)
 	return told
 }
 
