@@ -263,6 +263,11 @@ func TestNoFalseAlarmWhereTheRulesApply(t *testing.T) {
 			require.NoError(s.t, os.Remove(s.path("host/proc/modules")))
 			require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules")))
 		}},
+		"a monolithic kernel, and no modprobe": {breaks: func(s *sandbox) {
+			require.NoError(s.t, os.Remove(s.path("host/proc/modules")))
+			require.NoError(s.t, os.RemoveAll(s.path("host/lib/modules")))
+			require.NoError(s.t, os.Remove(s.path("host/usr/sbin/modprobe")))
+		}},
 		"built in":                  {files: map[string]string{"lib/modules/5.14.0-0.el9.stand-in/modules.builtin": "kernel/xt-owner.ko\n"}},
 		"a name that no kernel has": {values: "modules: {extra: [no_kernel_has_this]}"},
 		"loaded by somebody else":   {files: map[string]string{"proc/modules": "xt_owner 1 0 - Live 0x0\nnf_tables 1 0 - Live 0x0\nxt_CT 1 0 - Live 0x0\n"}},
@@ -283,6 +288,7 @@ func TestNoFalseAlarmWhereTheRulesApply(t *testing.T) {
 			text := s.report()
 			require.Contains(t, text, "node stand-in can run the mesh: RedirectionProven: ")
 			require.NotContains(t, text, "Fix: ")
+			require.Equal(t, name == "a monolithic kernel, and no modprobe", strings.Contains(text, "  missing: xt_owner; this kernel has no modules, so only the proof tells\n"), text)
 		})
 	}
 }

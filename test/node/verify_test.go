@@ -139,11 +139,14 @@ func TestHelmTestSaysOfTheNodeWhatItFinds(t *testing.T) {
 	got := newSandbox(t, "{backend: nft, verify: {enabled: false}}").withIstio().run(helmTest)
 	require.Zero(t, got.exit, got.log)
 	require.Contains(t, got.log, "\nRulesApplied: nft\n")
+	const passed = "\npassed: istio-init's rules apply on this node"
+	require.Contains(t, got.log, passed)
 
 	s := newSandbox(t, "backend: nft").withIstio().refusing("-m ipvs --ipvs -j RETURN")
 	got = s.run(helmTest)
 	require.Equal(t, 1, got.exit, got.log)
 	require.Contains(t, got.log, "\nRulesRejected: xtables resource problem")
+	require.NotContains(t, got.log, passed)
 	require.Regexp(t, "^RulesRejected: ", got.conclusion)
 }
 

@@ -28,7 +28,7 @@ $1 == "module" {
 }
 $1 == "missing" {
   missing = item(missing, "{" member("name", $2) ", " member("disk", $3) ", " member("modprobe", rest(3)) "}")
-  lines = lines "  missing: " $2 ", " ($3 == "monolithic" ? "and this kernel has no modules: only the proof tells" : $3) (NF > 3 ? "; modprobe: " rest(3) : "") "\n"
+  lines = lines "  missing: " $2 ($3 == "monolithic" ? "; this kernel has no modules, so only the proof tells" : ", " $3) (NF > 3 ? "; modprobe: " rest(3) : "") "\n"
 }
 $1 == "rule" {
   at = index($0 " // ", " // ")
