@@ -119,9 +119,10 @@ func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 	objects := chart.Render(t, "")
 	files, err := os.ReadDir(filepath.Join(chart.Path(), "files"))
 	require.NoError(t, err)
+	ambient := []string{"ambient.sh", "ambient.iptables", "ambient.nft"}
 	var scripts []string
 	for _, file := range files {
-		if !slices.Contains([]string{"signal.sh", "api.sh", "clean-up.sh", "uninstall.sh", "ambient.sh", "ambient.iptables", "ambient.nft"}, file.Name()) {
+		if !slices.Contains(append([]string{"signal.sh", "api.sh", "clean-up.sh", "uninstall.sh"}, ambient...), file.Name()) {
 			scripts = append(scripts, file.Name())
 		}
 	}
@@ -138,8 +139,8 @@ func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 	require.Len(t, data, len(scripts)+4)
 
 	data = chart.Render(t, "mesh: {ambient: true}").ConfigMap(t).Data
-	ships(data, append(scripts, "ambient.sh", "ambient.iptables", "ambient.nft")...)
-	require.Len(t, data, len(scripts)+5)
+	ships(data, append(scripts, ambient...)...)
+	require.Len(t, data, len(scripts)+2+len(ambient))
 }
 
 func TestAChangeOfPlanOrScriptsRollsThePods(t *testing.T) {

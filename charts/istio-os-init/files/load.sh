@@ -62,7 +62,8 @@ value_of() {
 # Sets found and rules, what facts.sh prints before and after obstacles; host_facts, what it prints up to kernel-files; os_id and os_like.
 read_host() {
   bounded 30 /bin/sh "${0%/*}/facts.sh" || text="$text${line_break}unread modules"
-  found=$text
+  found=${text%%"${line_break}obstacles"*}
+  host_facts=${found%%"${line_break}builtin"*}
   text=$line_break$text
   os_id='' os_like=''
   value_of os-id os_id
@@ -70,8 +71,6 @@ read_host() {
   value_of os-like os_like
   rules=${text#*"${line_break}obstacles$line_break"}
   [ "$rules" != "$text" ] || rules=
-  found=${found%%"${line_break}obstacles"*}
-  host_facts=${found%%"${line_break}builtin"*}
 }
 
 # selected: whether nodes.osRelease means this node. A host that cannot be known is not left out: a node that passes unproven is worse

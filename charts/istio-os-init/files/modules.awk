@@ -11,8 +11,8 @@
 # Needs text.awk. Sources: modprobe.d(5), libkmod-config.c of kmod; kernel-parameters.txt; depmod(8).
 
 BEGIN {
-  while ((getline < (ENVIRON["files"] "/plan")) > 0) if (NF && $1 !~ /^#/) take($1, planned)
-  while ((getline < (ENVIRON["files"] "/backends")) > 0) for (i = 2; i <= NF; i++) take($i, asked)
+  while ((getline < (ENVIRON["files"] "/plan")) > 0) if (NF && $1 !~ /^#/) include(planned, $1, "|")
+  while ((getline < (ENVIRON["files"] "/backends")) > 0) for (i = 2; i <= NF; i++) include(asked, $i, "|")
   for (name in planned) {
     asked[name]
     ruled[name]
@@ -30,8 +30,6 @@ END {
   print "obstacles"
   printf "%s%s%s%s", gone, unbuilt, rules, kept
 }
-
-function take(entry, names,   name, n) { for (n = split(entry, name, "|"); n; n--) names[name[n]] }
 
 function listed(file,   text, at, name, found, dependency, count, needed) {
   while ((getline text < file) > 0) {

@@ -1,23 +1,27 @@
 # plan.awk: prints what a node has of the plan, after what modprobe has been asked for so far.
 #
-# In, standard input: what facts.sh prints before obstacles. Environment: files, the directory of plan and backends (load.sh); proc, where proc is mounted;
-# asked, what modprobe has been asked for; errors, what it said; at_start, the names of already when nothing had been asked for.
-# Out: for load.sh, a line each, names in the plan's order: ask, what modprobe has to be asked for: of each entry the next alternative, from
-# the first that the kernel has, until one is there; newly, already and inside, what is there, by how it came, an entry's first
-# name that is there; boot, what the next boot has to load; missing, of an entry the first on disk, or its first; on_disk, those of them that are;
-# then the line facts, and of load's facts (load.sh) module, missing, needs and backend.
+# In, standard input: what facts.sh prints before obstacles. Environment: files, the directory of the files plan and backends (load.sh); proc,
+# where proc is mounted; asked, the names that modprobe has been asked for; errors, what modprobe said; at_start, already as it was
+# before modprobe was asked for anything.
+# Out: for load.sh lists of names in the plan's order, a line each:
+#   ask       what modprobe has to be asked for next: of each entry the next alternative, from the first that the kernel has, until one is there
+#   newly, already, inside   each entry's first name that is there: loaded since at_start, loaded before, built in
+#   boot      what the next boot has to load
+#   missing   of each entry of which nothing is there the first name on disk, or its first
+#   on_disk   those of missing that are on disk
+# Then the line facts, and of load's facts (load.sh) module, missing, needs and backend.
 # Needs text.awk.
 
 BEGIN {
-  set(asked, ENVIRON["asked"])
-  set(at_start, ENVIRON["at_start"])
+  include(asked, ENVIRON["asked"], " ")
+  include(at_start, ENVIRON["at_start"], " ")
   while ((getline < (ENVIRON["proc"] "/modules")) > 0) loaded[$1]
   # a kernel that has no module at all, neither loaded nor on disk: names say nothing about it
   place = "monolithic"
   for (name in loaded) place = "unknown"
 }
-$1 == "builtin" { set(builtin, rest(1)) }
-$1 == "disk" { set(disk, rest(1)) }
+$1 == "builtin" { include(builtin, rest(1), " ") }
+$1 == "disk" { include(disk, rest(1), " ") }
 $1 == "modules-dir" && NF > 1 { place = "not-on-disk" }
 $1 == "needs" { needs[$2] = rest(2) }
 END {
@@ -29,8 +33,6 @@ END {
   print_missing()
   while ((getline < (ENVIRON["files"] "/backends")) > 0) if (NF) print "backend " $1 " " state_of_backend()
 }
-
-function set(names, list,   name, n) { for (n = split(list, name, " "); n; n--) names[name[n]] }
 
 function there(name) { return name in loaded || name in builtin }
 
@@ -119,5 +121,6 @@ function state_of_backend(   name, count, state, absent, i) {
     else absent = absent " " name[1]
   }
   if (state == "present" && absent == "") return state
-  return place != "not-on-disk" ? "unknown" : absent == "" ? state : "lacks" absent
+  if (place != "not-on-disk") return "unknown"
+  return absent == "" ? state : "lacks" absent
 }

@@ -6,6 +6,9 @@ function rest(words,   text) {
   return text
 }
 
+# Makes the words of a list members of a set.
+function include(set, list, separator,   word, n) { for (n = split(list, word, separator); n; n--) set[word[n]] }
+
 # At most so many characters; a word is left out rather than cut, unless it is long.
 function shorten(limit, text) {
   if (length(text) <= limit) return text
