@@ -85,7 +85,7 @@ func (f *fleet) measure(t *testing.T, b *bench, size int, limit float64, theirTi
 	f.clear(t, d)
 	f.follow(t, d, install, size, false)
 	b.record(t, row{what: nodes(size) + ": install → all Ready", unit: "s", ours: install.took, theirs: math.NaN(), limit: math.NaN(),
-		beside: fmt.Sprintf("simulated pods, each Ready after %s and gone after %s", figure(b.toReady[ours], "s"), figure(b.toGone[ours], "s"))})
+		beside: fmt.Sprintf("simulated pods, each Ready after %s and gone after %s, as those of the nodes that are containers", figure(b.toReady[ours], "s"), figure(b.toGone[ours], "s"))})
 
 	restart := f.restart(t, d, size, size)
 	b.oursBySize = append(b.oursBySize, point{float64(size), restart.took})
