@@ -1,12 +1,17 @@
 package kernel
 
 import (
+	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
@@ -40,6 +45,37 @@ func TestMakeUpProvesEveryNodeAndIsANoOpTheSecondTime(t *testing.T) {
 	require.Less(t, took, time.Minute)
 
 	requireTable(t, lab.Shell(t, "make status"))
+
+	t.Run("and README's fault is named, and mended", func(t *testing.T) {
+		lab.NotInTheCover(t, "that the lab shows a node that fails as README says, and recovers")
+		readmesFault(t, lab.TheVM(t))
+	})
+}
+
+// readmesFault runs README's commands for a node that fails, and waits for what the page promises between them.
+func readmesFault(t *testing.T, vm *lab.VM) {
+	t.Helper()
+	t.Cleanup(func() { lab.Shell(t, "scripts/lab/fault all off") })
+	blocks := slices.DeleteFunc(chart.Commands(t, filepath.Join(chart.Root(), "README.md")), func(block []string) bool {
+		return !strings.HasPrefix(block[0], "scripts/lab/")
+	})
+	require.Len(t, blocks, 2, "what breaks the VM, and what mends it")
+	run := func(block []string) {
+		for _, command := range block {
+			lab.Shell(t, command)
+		}
+	}
+	run(blocks[0])
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		events, err := lab.TryShell(t, "kubectl --namespace istio-system get events --field-selector reason=Unhealthy")
+		require.NoError(c, err)
+		require.Regexp(c, `Startup probe failed: ModuleNotOnDisk: xt_owner\. Fix: `, events)
+	}, lab.Patience, 5*time.Second)
+	run(blocks[1])
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		said, _ := lab.TryShell(t, "make status") // which fails as long as a node is not proven
+		require.Regexp(c, `(?m)^`+vm.Name+` .* Ready +\d+ s$`, said)
+	}, 5*time.Minute, 10*time.Second)
 }
 
 // requireTable requires the table's head and a proven row for each node.
