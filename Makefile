@@ -48,8 +48,8 @@ test-kubernetes: tools ## API servers on loopback, from the oldest to the newest
 	@scripts/test-kubernetes
 
 .PHONY: bench
-bench: tools ## what the chart costs beside the DaemonSet that users copy: 45 minutes on the lab, into .bench/ and the chart's docs
-	@scripts/bench
+bench: tools ## what the chart costs beside the DaemonSet that users copy: 45 minutes on the lab, into .bench/ and the chart's docs; PART=node or PART=fleet: half of it
+	@scripts/bench .bench $(PART)
 
 .PHONY: generate
 generate: ## schema, README and list of changes of the chart

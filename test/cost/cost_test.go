@@ -1,7 +1,8 @@
 // Package cost asks one question: what does the chart cost, beside the DaemonSet that users copy from page to page today?
 //
 // Both are measured in one run, on the same nodes: ratios count, absolute figures only stand beside them. It takes three quarters
-// of an hour, so make test leaves it to make bench, and asserts the cheap rows with slack in the packages beside this one.
+// of an hour, on slow cores twice that, so make test leaves it to make bench, and asserts the cheap rows with slack in the packages
+// beside this one.
 package cost
 
 import (
@@ -23,45 +24,61 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
-// TestWhatItCosts runs the measurements in an order in which none disturbs another, and writes the table and its plots to the
-// folder BENCH_OUT.
-func TestWhatItCosts(t *testing.T) {
-	out := os.Getenv("BENCH_OUT")
-	if out == "" {
-		t.Skip("NOT PROVEN: what the chart costs, which takes three quarters of an hour. Run make bench.")
-	}
-	b := &bench{out: out, conditions: conditions(t), toReady: map[subject]float64{}, toGone: map[subject]float64{}}
-	require.NoError(t, os.MkdirAll(out, 0o755))
-	t.Cleanup(func() {
-		t.Logf("\n%s", b.table())
-		b.plot(t)
-	})
+// What is measured has a table for each of the two tests, under the conditions of that run: each takes long on slow cores.
+
+func TestWhatANodeCosts(t *testing.T) {
+	b := newBench(t, "node")
 	steady := beginSteady(t)
-	for _, measurement := range []struct {
-		name    string
-		measure func(*testing.T, *bench)
-	}{
+	b.measure(t, []measurement{
 		{"release", measureRelease},
-		{"one node", measureNode},
+		{"start", measureStart},
+		{"end", measureEnd},
 		{"rolling restart", measureRollingRestart},
 		{"requests", steady.measureRequests},
-		{"fleet", measureFleet},
 		{"drift", measureDrift},
 		{"mended", measureMended},
-	} {
-		if !t.Run(measurement.name, func(t *testing.T) { measurement.measure(t, b) }) {
-			t.Logf("%s could not be measured", measurement.name)
-		}
-	}
+	})
 	steady.end(t, b)
+	b.plotRatios(t)
+}
+
+func TestWhatAFleetCosts(t *testing.T) {
+	b := newBench(t, "fleet")
+	b.measure(t, []measurement{{"fleet", measureFleet}})
+	b.plotFleet(t)
+	b.plotRollouts(t)
+}
+
+// measurement is one of a bench's, in an order in which none disturbs another.
+type measurement struct {
+	name    string
+	measure func(*testing.T, *bench)
+}
+
+// newBench returns one whose table goes to the folder BENCH_OUT, with its plots. part: the table's name.
+func newBench(t *testing.T, part string) *bench {
+	t.Helper()
+	out := os.Getenv("BENCH_OUT")
+	if out == "" {
+		t.Skipf("NOT PROVEN: what the chart costs, which takes half an hour and more. Run make bench PART=%s.", part)
+	}
+	require.NoError(t, os.MkdirAll(out, 0o755))
+	return &bench{out: out, part: part, conditions: conditions(t)}
+}
+
+// measure goes on behind what fails, whose rows are missing then.
+func (b *bench) measure(t *testing.T, all []measurement) {
+	t.Helper()
+	t.Cleanup(func() { t.Logf("\n%s", b.table()) })
+	for _, m := range all {
+		t.Run(m.name, func(t *testing.T) { m.measure(t, b) })
+	}
 }
 
 // bench is one run: what it has measured so far.
 type bench struct {
-	out, conditions string
-	rows            []row
-	// What the simulated fleet takes its delays from: seconds from a pod's creation to Ready, and from its deletion to its end.
-	toReady, toGone map[subject]float64
+	out, part, conditions string
+	rows                  []row
 	curves
 }
 
@@ -155,10 +172,10 @@ func (b *bench) table() string {
 	return b.conditions + "\n\n" + strings.Join(lines, "\n") + "\n"
 }
 
-// write writes the table as table.md.
+// write writes the table as PART.md.
 func (b *bench) write(t *testing.T) {
 	t.Helper()
-	require.NoError(t, os.WriteFile(filepath.Join(b.out, "table.md"), []byte(b.table()), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(b.out, b.part+".md"), []byte(b.table()), 0o644))
 }
 
 // median of at least one value.

@@ -32,11 +32,16 @@ const (
 
 // measureFleet measures rollouts on simulated nodes, beside which only the control plane is real.
 func measureFleet(t *testing.T, b *bench) {
-	for _, s := range []subject{ours, theirs} {
-		require.Positive(t, b.toReady[s], "not measured: how long a pod of %s takes until it is Ready, which the simulated ones take their delay from", s)
-		require.Positive(t, b.toGone[s], "not measured: how long a pod of %s takes to go, which the simulated ones take their delay from", s)
-	}
-	f := newFleet(t, b)
+	toReady, toGone := map[subject]float64{}, map[subject]float64{}
+	t.Run("delays", func(t *testing.T) {
+		started, ended := livesOnContainers(t)
+		for s := range started {
+			toReady[s], toGone[s] = median(started[s]), median(ended[s])
+			t.Logf("%s: Ready after %.3g s, %s, gone after %.3g s, %s", s, toReady[s], spread(started[s], "s"), toGone[s], spread(ended[s], "s"))
+		}
+	})
+	require.Len(t, toReady, 2)
+	f := newFleet(t, toReady, toGone)
 	sizes := []int{100, 300, 1000}
 	f.grow(t, sizes[0])
 	var window *rollout
@@ -85,7 +90,7 @@ func (f *fleet) measure(t *testing.T, b *bench, size int, limit float64, theirTi
 	f.clear(t, d)
 	f.follow(t, d, install, size, false)
 	b.record(t, row{what: nodes(size) + ": install → all Ready", unit: "s", ours: install.took, theirs: math.NaN(), limit: math.NaN(),
-		beside: fmt.Sprintf("simulated pods, each Ready after %s and gone after %s, as those of the nodes that are containers", figure(b.toReady[ours], "s"), figure(b.toGone[ours], "s"))})
+		beside: fmt.Sprintf("simulated pods, each Ready after %s and gone after %s, as those of the nodes that are containers", figure(f.toReady[ours], "s"), figure(f.toGone[ours], "s"))})
 
 	restart := f.restart(t, d, size, size)
 	b.oursBySize = append(b.oursBySize, point{float64(size), restart.took})

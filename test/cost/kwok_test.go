@@ -38,10 +38,12 @@ type fleet struct {
 	size int
 	// real is what a real node says of itself, which the others take after.
 	real corev1.NodeStatus
+	// What the pods take: seconds from creation to Ready, and from deletion to their end.
+	toReady, toGone map[subject]float64
 }
 
-// newFleet returns a fleet without nodes, whose pods take as long as b says. All there is of it goes when the test ends.
-func newFleet(t *testing.T, b *bench) *fleet {
+// newFleet returns a fleet without nodes. toReady and toGone: what its pods take, in seconds. All there is of it goes when the test ends.
+func newFleet(t *testing.T, toReady, toGone map[subject]float64) *fleet {
 	t.Helper()
 	config := lab.Config(t)
 	config.QPS, config.Burst = 2000, 2000 // ours is not the client that limits
@@ -49,14 +51,14 @@ func newFleet(t *testing.T, b *bench) *fleet {
 	require.NoError(t, err)
 	plane, err := client.CoreV1().Nodes().Get(t.Context(), lab.ControlPlane, metav1.GetOptions{})
 	require.NoError(t, err)
-	f := &fleet{client: client, run: fmt.Sprintf("fleet-%d", time.Now().Unix()), real: plane.Status}
+	f := &fleet{client: client, run: fmt.Sprintf("fleet-%d", time.Now().Unix()), real: plane.Status, toReady: toReady, toGone: toGone}
 
 	ctx := context.WithoutCancel(t.Context()) // the test's own context ends before its clean-up
 	require.NoError(t, f.remove(ctx), "what a killed run has left does not go")
 	f.lower(t)
 	f.keepOff(t)
 	t.Cleanup(func() { require.NoError(t, f.remove(ctx)) })
-	f.startKwok(t, b)
+	f.startKwok(t)
 	return f
 }
 
@@ -124,14 +126,14 @@ func only(pod *corev1.PodSpec, requirement corev1.NodeSelectorRequirement) {
 }
 
 // startKwok starts kwok for the run's nodes, until the test ends.
-func (f *fleet) startKwok(t *testing.T, b *bench) {
+func (f *fleet) startKwok(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
 	config, log := filepath.Join(dir, "kwok.yaml"), filepath.Join(dir, "kwok.log")
 	content := kwokConfig
 	for s, label := range map[subject]string{ours: `{"app.kubernetes.io/name": "istio-os-init"}`, theirs: `{"app": "istio-os-init"}`} {
 		name := map[subject]string{ours: "ours", theirs: "theirs"}[s]
-		content += fmt.Sprintf(podStages, name, label, int(b.toReady[s]*1000), int(b.toGone[s]*1000))
+		content += fmt.Sprintf(podStages, name, label, int(f.toReady[s]*1000), int(f.toGone[s]*1000))
 	}
 	require.NoError(t, os.WriteFile(config, []byte(content), 0o644))
 	output, err := os.Create(log)

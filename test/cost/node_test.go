@@ -30,12 +30,6 @@ const (
 	asideRuns = 3
 )
 
-// measureNode measures what one node waits for: for its modules and its proof, and for a pod to go.
-func measureNode(t *testing.T, b *bench) {
-	t.Run("start", func(t *testing.T) { measureStart(t, b) })
-	t.Run("end", func(t *testing.T) { measureEnd(t, b) })
-}
-
 // measureStart starts pods on a node whose kernel has all modules on disk and none loaded, by giving the node a label.
 //
 // The times: a pod is created, and is Ready, when the API says so to a watch of ours. Its loader is done when CRI-O on the node
@@ -249,40 +243,44 @@ func idle(t *testing.T, watch string) string {
 	return path
 }
 
-// measureEnd deletes pods on the nodes that are containers, all nodes' at once, and waits until the API has them no more. How long the
-// pods after them take until Ready is for the simulated fleet: emulation would make every wave of it several times as long.
+// measureEnd measures how long a pod takes to go.
 func measureEnd(t *testing.T, b *bench) {
+	_, took := livesOnContainers(t)
+	b.record(t, row{
+		what: "delete one pod", unit: "s", ours: median(took[ours]), theirs: median(took[theirs]), limit: 0.1,
+		beside: fmt.Sprintf("ours %s; theirs %s", spread(took[ours], "s"), spread(took[theirs], "s")),
+	})
+}
+
+// livesOnContainers deletes pods on the nodes that are containers, all nodes' at once. It returns how long the API had them, and how long
+// the pods after them took from their creation to Ready, in seconds.
+func livesOnContainers(t *testing.T) (toReady, toGone map[subject][]float64) {
+	t.Helper()
 	lab.Untaint(t) // theirs tolerates nothing
 	nodes := lab.Containers(t)
-	took, started, seen := map[subject][]float64{}, map[subject][]float64{}, map[subject]*sightings{}
+	toReady, toGone = map[subject][]float64{}, map[subject][]float64{}
+	seen := map[subject]*sightings{}
 	for _, s := range []subject{ours, theirs} {
 		for _, node := range nodes {
 			lab.Label(t, node, label(s), "on")
 		}
 		seen[s] = deploy(t, s, label(s), "on", "").follow()
 	}
-	for len(took[ours]) < endRuns {
+	for len(toGone[ours]) < endRuns {
 		for _, s := range slices.Sorted(maps.Keys(seen)) {
-			old, round, starts := seen[s].proven(len(nodes)), time.Now(), map[types.UID]time.Time{}
+			old, round, deleted := seen[s].proven(len(nodes)), time.Now(), map[types.UID]time.Time{}
 			for _, pod := range old {
-				starts[pod.UID] = time.Now()
+				deleted[pod.UID] = time.Now()
 				seen[s].remove(pod, nil)
 			}
-			for pod, start := range starts {
-				took[s] = append(took[s], seen[s].gone(start, pod).at.Sub(start).Seconds())
+			for pod, at := range deleted {
+				toGone[s] = append(toGone[s], seen[s].gone(at, pod).at.Sub(at).Seconds())
 			}
 			for _, pod := range seen[s].proven(len(nodes)) {
 				created := seen[s].first(round, "no pod comes", func(seen sighting) bool { return seen.pod.UID == pod.UID })
-				started[s] = append(started[s], seen[s].ready(round, pod.UID).at.Sub(created.at).Seconds())
+				toReady[s] = append(toReady[s], seen[s].ready(round, pod.UID).at.Sub(created.at).Seconds())
 			}
 		}
 	}
-	for s := range seen {
-		b.toGone[s], b.toReady[s] = median(took[s]), median(started[s])
-		t.Logf("%s, from created to Ready on nodes that are containers: %.3g s, %s", s, b.toReady[s], spread(started[s], "s"))
-	}
-	b.record(t, row{
-		what: "delete one pod", unit: "s", ours: b.toGone[ours], theirs: b.toGone[theirs], limit: 0.1,
-		beside: fmt.Sprintf("ours %s; theirs %s", spread(took[ours], "s"), spread(took[theirs], "s")),
-	})
+	return toReady, toGone
 }

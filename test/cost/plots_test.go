@@ -38,21 +38,12 @@ var (
 	red    = color.RGBA{R: 0xc0, G: 0x28, B: 0x28, A: 0xff}
 )
 
-// plot draws what there is to draw, as SVG beside the table.
-func (b *bench) plot(t *testing.T) {
-	t.Helper()
-	if len(b.oursBySize) > 0 {
-		b.plotFleet(t)
-	}
-	if len(b.rollouts) > 0 {
-		b.plotRollouts(t)
-	}
-	b.plotRatios(t)
-}
-
 // plotFleet draws fleet.svg: how long a rolling restart takes on how many nodes.
 func (b *bench) plotFleet(t *testing.T) {
 	t.Helper()
+	if len(b.oursBySize) == 0 {
+		return
+	}
 	p := newPlot("A rolling restart of the whole fleet", "nodes", "seconds")
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	p.X.Tick.Marker, p.Y.Tick.Marker = decades{}, decades{}
@@ -77,6 +68,9 @@ func (b *bench) plotFleet(t *testing.T) {
 // plotRollouts draws rollout.svg: how many new pods are Ready at which moment of a rolling restart.
 func (b *bench) plotRollouts(t *testing.T) {
 	t.Helper()
+	if len(b.rollouts) == 0 {
+		return
+	}
 	p := newPlot("New pods that are Ready, in a rolling restart", "seconds", "pods")
 	p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs = false, -vg.Points(8), vg.Points(10)
 	colors := []color.Color{blue, orange, red}
