@@ -15,7 +15,8 @@ import (
 const somePod = "istio-os-init-q9d4c"
 
 // Every line of the pages' sh blocks is run, but those that run this test or take its cluster away: scripts/test is
-// `make test`, and ends with `make down`. The lab's faults are of the VM, so test/kernel runs them. It uses the release that users are told to make, as only tests do that are not parallel.
+// `make test`, and ends with `make down`. The lab's faults are of the VM, so test/kernel runs them. It uses the release that users are told
+// to make, as only tests do that are not parallel.
 func TestEveryCommandOfThePagesWorks(t *testing.T) {
 	t.Parallel()
 	poolsOfNodes.Lock()
@@ -31,8 +32,8 @@ func TestEveryCommandOfThePagesWorks(t *testing.T) {
 		lab.Label(t, lab.Nodes(t)[i], "pool", pool)
 	}
 	for _, page := range []string{
-		"README.md", "charts/istio-os-init/README.md", "charts/istio-os-init/docs/uses.md", "charts/istio-os-init/docs/look-only.md",
-		"charts/istio-os-init/docs/policies.md", "charts/istio-os-init/docs/gitops.md",
+		"README.md", "charts/istio-os-init/README.md", "charts/istio-os-init/docs/look-only.md", "charts/istio-os-init/docs/policies.md",
+		"charts/istio-os-init/docs/uses.md", "charts/istio-os-init/docs/gitops.md",
 	} {
 		dir := chart.Workspace(t)
 		_, _ = lab.TryShell(t, "helm uninstall istio-os-init --namespace istio-system --wait") // where a page before this one has installed it
@@ -47,8 +48,9 @@ func TestEveryCommandOfThePagesWorks(t *testing.T) {
 				}
 				require.NotContains(t, command, "make ", "who runs it?")
 				if strings.Contains(command, somePod) {
-					pod := lab.ShellIn(t, dir, "kubectl --namespace istio-system get pods --selector app.kubernetes.io/name=istio-os-init --output name")
-					command = strings.ReplaceAll(command, somePod, strings.TrimPrefix(strings.Fields(pod)[0], "pod/"))
+					lab.ShellIn(t, dir, "kubectl --namespace istio-system rollout status daemonset/istio-os-init --timeout 120s")
+					pod := lab.ShellIn(t, dir, "kubectl --namespace istio-system get pods --selector app.kubernetes.io/name=istio-os-init --output jsonpath='{.items[0].metadata.name}'")
+					command = strings.ReplaceAll(command, somePod, pod)
 				}
 				for install, file := range values {
 					if strings.HasPrefix(command, install) {
