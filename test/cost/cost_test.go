@@ -24,12 +24,15 @@ import (
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
-// What is measured has a table for each of the two tests, under the conditions of that run: each takes long on slow cores.
-
+// TestWhatANodeCosts runs the measurements in an order in which none disturbs another. It goes on behind one that fails, whose rows are
+// missing then.
 func TestWhatANodeCosts(t *testing.T) {
 	b := newBench(t, "node")
 	steady := beginSteady(t)
-	b.measure(t, []measurement{
+	for _, measurement := range []struct {
+		name    string
+		measure func(*testing.T, *bench)
+	}{
 		{"release", measureRelease},
 		{"start", measureStart},
 		{"end", measureEnd},
@@ -37,25 +40,24 @@ func TestWhatANodeCosts(t *testing.T) {
 		{"requests", steady.measureRequests},
 		{"drift", measureDrift},
 		{"mended", measureMended},
-	})
+	} {
+		t.Run(measurement.name, func(t *testing.T) { measurement.measure(t, b) })
+	}
 	steady.end(t, b)
 	b.plotRatios(t)
 }
 
+// TestWhatAFleetCosts is a test of its own, with its own table, since both together take too long on slow cores.
 func TestWhatAFleetCosts(t *testing.T) {
 	b := newBench(t, "fleet")
-	b.measure(t, []measurement{{"fleet", measureFleet}})
-	b.plotFleet(t)
-	b.plotRollouts(t)
+	measureFleet(t, b)
+	if !t.Failed() {
+		b.plotFleet(t)
+		b.plotRollouts(t)
+	}
 }
 
-// measurement is one of a bench's, in an order in which none disturbs another.
-type measurement struct {
-	name    string
-	measure func(*testing.T, *bench)
-}
-
-// newBench returns one whose table goes to the folder BENCH_OUT, with its plots. part: the table's name.
+// newBench returns one whose table and plots go to the folder BENCH_OUT. part: what it measures, by which the table is named.
 func newBench(t *testing.T, part string) *bench {
 	t.Helper()
 	out := os.Getenv("BENCH_OUT")
@@ -63,16 +65,9 @@ func newBench(t *testing.T, part string) *bench {
 		t.Skipf("NOT PROVEN: what the chart costs, which takes half an hour and more. Run make bench PART=%s.", part)
 	}
 	require.NoError(t, os.MkdirAll(out, 0o755))
-	return &bench{out: out, part: part, conditions: conditions(t)}
-}
-
-// measure goes on behind what fails, whose rows are missing then.
-func (b *bench) measure(t *testing.T, all []measurement) {
-	t.Helper()
+	b := &bench{out: out, part: part, conditions: conditions(t)}
 	t.Cleanup(func() { t.Logf("\n%s", b.table()) })
-	for _, m := range all {
-		t.Run(m.name, func(t *testing.T) { m.measure(t, b) })
-	}
+	return b
 }
 
 // bench is one run: what it has measured so far.

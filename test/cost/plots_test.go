@@ -41,9 +41,6 @@ var (
 // plotFleet draws fleet.svg: how long a rolling restart takes on how many nodes.
 func (b *bench) plotFleet(t *testing.T) {
 	t.Helper()
-	if len(b.oursBySize) == 0 {
-		return
-	}
 	p := newPlot("A rolling restart of the whole fleet", "nodes", "seconds")
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	p.X.Tick.Marker, p.Y.Tick.Marker = decades{}, decades{}
@@ -68,9 +65,6 @@ func (b *bench) plotFleet(t *testing.T) {
 // plotRollouts draws rollout.svg: how many new pods are Ready at which moment of a rolling restart.
 func (b *bench) plotRollouts(t *testing.T) {
 	t.Helper()
-	if len(b.rollouts) == 0 {
-		return
-	}
 	p := newPlot("New pods that are Ready, in a rolling restart", "seconds", "pods")
 	p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs = false, -vg.Points(8), vg.Points(10)
 	colors := []color.Color{blue, orange, red}
