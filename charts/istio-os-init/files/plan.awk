@@ -1,8 +1,12 @@
 # plan.awk: prints what a node has of the plan, after what modprobe has been asked for so far.
 #
-# In, standard input: what facts.sh prints before obstacles. Environment: files, the directory of the files plan and backends (load.sh); proc,
-# where proc is mounted; asked, the names that modprobe has been asked for; errors, what modprobe said; at_start, already as it was
-# before modprobe was asked for anything.
+# In, standard input: what facts.sh prints before obstacles.
+# Environment:
+#   files      the directory of the files plan and backends (load.sh)
+#   proc       where proc is mounted
+#   asked      the names that modprobe has been asked for
+#   errors     what modprobe said
+#   at_start   the names that were there before modprobe was asked for anything: already of the first run
 # Out: for load.sh lists of names in the plan's order, a line each:
 #   ask       what modprobe has to be asked for next: of each entry the next alternative, from the first that the kernel has, until one is there
 #   newly, already, inside   each entry's first name that is there: loaded since at_start, loaded before, built in
