@@ -6,8 +6,9 @@
 #   KERNEL   whose kernel (environment): bullseye (5.10), bookworm (6.1), trixie (6.12), sid (7.2); default: what the VM
 #            has, trixie where there is none
 #   RUNTIME  its container runtime (environment): crio or containerd
-#   SELINUX  enforcing or off (environment). Default of both: what a VM with this kernel has; where there is none, trixie is a node as
-#            OpenShift has it, with CRI-O and SELinux enforcing, and the others have containerd and no SELinux
+#   SELINUX  enforcing or off (environment)
+#            "new" for either is what a new VM has: trixie is a node as OpenShift has it, with CRI-O and SELinux enforcing, and the others
+#            have containerd and no SELinux. Default of both: what a VM with this kernel has; where there is none, new
 # Output: functions vm_refused, vm_up, vm_down, vm_reboot, vm_rebooted, vm_load. Exits 2 on a bad value.
 #         Directory $vm, which goes with the VM:
 #   console.log   what the VM's serial console has said      overlay      what its disk differs in from $disk
@@ -219,13 +220,13 @@ KERNEL=${KERNEL:-$(vm_has kernel)}
 KERNEL=${KERNEL:-trixie}
 allowed KERNEL "$KERNEL" bullseye bookworm trixie sid
 # One kernel's node is what OpenShift has; the others are told apart from it by their kernel alone.
-runtime=containerd selinux=off
+new_runtime=containerd new_selinux=off
+[ "$KERNEL" != trixie ] || new_runtime=crio new_selinux=enforcing
 if [ "$KERNEL" = "$(vm_has kernel)" ]; then
-  runtime=$(vm_has runtime) selinux=$(vm_has selinux)
-elif [ "$KERNEL" = trixie ]; then
-  runtime=crio selinux=enforcing
+  RUNTIME=${RUNTIME:-$(vm_has runtime)} SELINUX=${SELINUX:-$(vm_has selinux)}
 fi
-RUNTIME=${RUNTIME:-$runtime}
-SELINUX=${SELINUX:-$selinux}
+RUNTIME=${RUNTIME:-new} SELINUX=${SELINUX:-new}
+[ "$RUNTIME" != new ] || RUNTIME=$new_runtime
+[ "$SELINUX" != new ] || SELINUX=$new_selinux
 allowed RUNTIME "$RUNTIME" crio containerd
 allowed SELINUX "$SELINUX" enforcing off
