@@ -140,10 +140,13 @@ type Release struct {
 	Helm chart.Helm
 }
 
+// testNamespace is how the namespace of every test's release begins.
+const testNamespace = "test-"
+
 // NewRelease makes a namespace for a release; both go when the test ends. On failure what the pods say is logged first.
 func NewRelease(t *testing.T) *Release {
 	t.Helper()
-	r := &Release{t: t, client: Client(t), Namespace: "test-" + strings.ToLower(random.UniqueID()), Helm: chart.Helm3}
+	r := &Release{t: t, client: Client(t), Namespace: testNamespace + strings.ToLower(random.UniqueID()), Helm: chart.Helm3}
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context()) // the test's own context ends before its clean-up
 		if t.Failed() {

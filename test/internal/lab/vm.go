@@ -4,13 +4,16 @@ import (
 	"context"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
@@ -34,6 +37,7 @@ func TheVM(t *testing.T) *VM {
 	vm := &VM{t: t, Name: vmName, expected: new([]string)}
 	for _, node := range Nodes(t) {
 		if node == vm.Name {
+			leftovers.Do(vm.removeLeftovers)
 			if vm.SELinux() {
 				mark := vm.AuditMark()
 				t.Cleanup(func() { vm.requireNoDenialOfOurs(mark) })
@@ -43,6 +47,33 @@ func TheVM(t *testing.T) *VM {
 	}
 	t.Skip("NOT PROVEN: that modules get loaded, which needs a node with a kernel of its own. Run make node, as root on Linux.")
 	return nil
+}
+
+var leftovers sync.Once
+
+// removeLeftovers removes from the VM what a killed test has left there: its release would load and prove beside this one's. Before this
+// process makes a release of its own, whatever of tests is on the VM is a leftover.
+func (vm *VM) removeLeftovers() {
+	vm.t.Helper()
+	ctx, client := vm.t.Context(), Client(vm.t)
+	left := func() []string {
+		pods, err := client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + vm.Name})
+		require.NoError(vm.t, err)
+		var namespaces []string
+		for _, pod := range pods.Items {
+			if strings.HasPrefix(pod.Namespace, testNamespace) && !slices.Contains(namespaces, pod.Namespace) {
+				namespaces = append(namespaces, pod.Namespace)
+			}
+		}
+		return namespaces
+	}
+	for _, namespace := range left() {
+		vm.t.Logf("removing namespace %s, which a killed test has left", namespace)
+		err := client.CoreV1().Namespaces().Delete(ctx, namespace, metav1.DeleteOptions{})
+		require.True(vm.t, err == nil || apierrors.IsNotFound(err), "%v", err)
+	}
+	require.Eventually(vm.t, func() bool { return len(left()) == 0 }, Patience, time.Second, "a killed test's pods do not leave %s", vm.Name)
+	vm.Run("if grep -qs ' " + testNamespace + "[a-z0-9]*/' " + Persisted + "; then rm " + Persisted + "; fi")
 }
 
 // On returns the VM for a sub-test, which its failures then belong to.
