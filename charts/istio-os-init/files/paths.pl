@@ -134,11 +134,18 @@ sub nameservers {
     return %first;
 }
 
+# there DEVICE: whether there is one, without asking the kernel for a name that it does not know: it would look for a module of this name,
+# and SELinux would deny and record that.
+sub there {
+    open(my $file, "<", "/proc/self/net/dev") or return;
+    return grep { /^\s*\Q$_[0]\E:/ } <$file>;
+}
+
 # outside: makes the veth pair, with addresses near and neighbours far, in one process. What cannot be done is seen by who needs it.
 sub outside {
     local $SIG{PIPE} = "IGNORE"; # of an ip that ends before it has read all
     open(my $ip, "|-", "ip", "-force", "-batch", "-") or return;
-    print $ip "link delete $near\n"; # an earlier start's
+    print $ip "link delete $near\n" if there($near); # an earlier start's
     print $ip "link add $near address $near_mac type veth peer name $far address $far_mac\nlink set $far up\nlink set $near up\n";
     for my $n (@families) {
         my $f = $family{$n};
@@ -157,6 +164,7 @@ sub has {
 
 # index_of DEVICE: its number; 0 if there is none.
 sub index_of {
+    there($_[0]) or return 0;
     socket(my $socket, AF_INET, SOCK_DGRAM, 0) or return 0;
     my $request = pack("a16x24", $_[0]);
     return ioctl($socket, 0x8933, $request) ? unpack("x16i", $request) : 0; # SIOCGIFINDEX
@@ -177,4 +185,4 @@ for my $n (@families) {
     }
     dns($n, $f, $nameserver{$n}) if $dns eq "true" && $nameserver{$n};
 }
-system("ip", "link", "delete", $near);
+system("ip", "link", "delete", $near) if there($near);

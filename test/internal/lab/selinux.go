@@ -10,8 +10,8 @@ import (
 )
 
 // ours matches a denial which the chart must never cause: of load's domain whatever it was about, and of a container's about a file
-// of a volume. What SELinux denies a mesh pod besides, module_request above all, is what the chart is for.
-var ours = regexp.MustCompile(`avc: +denied .*(scontext=\w+:\w+:spc_t:|scontext=\w+:\w+:container_t:.*tcontext=\w+:\w+:container_(ro_)?file_t:)`)
+// of a volume, or for a module of a device that paths.pl makes. What SELinux denies a mesh pod besides, module_request above all, is what the chart is for.
+var ours = regexp.MustCompile(`avc: +denied .*(scontext=\w+:\w+:spc_t:|scontext=\w+:\w+:container_t:.*tcontext=\w+:\w+:container_(ro_)?file_t:|kmod="netdev-osi-)`)
 
 var (
 	enforcing bool
