@@ -63,13 +63,17 @@ func TestTheNotesOfAnUpgradeSayThatUnprovenNodesStopIt(t *testing.T) {
 		require.NoError(t, err)
 		return daemonSet.Status.NumberUnavailable == 1
 	}), "the controller does not count the pod as unavailable")
+	one := 100 / len(p.Nodes) // per cent that allow one node, rounded up as the controller does; one more allows two
+	percent := func(share int) string {
+		return fmt.Sprintf("updateStrategy: {rollingUpdate: {maxUnavailable: %d%%}}", share)
+	}
 	for values, want := range map[string]string{
 		"": fmt.Sprintf("WARNING: 1 of %d nodes cannot run the mesh before this upgrade.", len(p.Nodes)),
-		"updateStrategy: {rollingUpdate: {maxUnavailable: 1}}":   "maxUnavailable=2",
-		"updateStrategy: {rollingUpdate: {maxUnavailable: 25%}}": "if fewer than 1 nodes remain so (updateStrategy.rollingUpdate.maxUnavailable is 25%)",
-		"updateStrategy: {rollingUpdate: {maxUnavailable: 26%}}": "",
-		"updateStrategy: {rollingUpdate: {maxUnavailable: 2}}":   "",
-		"updateStrategy: {type: OnDelete, rollingUpdate: null}":  "",
+		"updateStrategy: {rollingUpdate: {maxUnavailable: 1}}": "maxUnavailable=2",
+		percent(one):     fmt.Sprintf("if fewer than 1 nodes remain so (updateStrategy.rollingUpdate.maxUnavailable is %d%%)", one),
+		percent(one + 1): "",
+		"updateStrategy: {rollingUpdate: {maxUnavailable: 2}}":  "",
+		"updateStrategy: {type: OnDelete, rollingUpdate: null}": "",
 	} {
 		said := notes(values)
 		if want == "" {
