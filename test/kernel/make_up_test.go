@@ -55,7 +55,7 @@ func TestMakeUpProvesEveryNodeAndIsANoOpTheSecondTime(t *testing.T) {
 // readmesFault runs README's commands for a node that fails, and waits for what the page promises between them.
 func readmesFault(t *testing.T, vm *lab.VM) {
 	t.Helper()
-	t.Cleanup(func() { lab.Shell(t, "scripts/lab/fault all off") })
+	defer lab.Shell(t, "scripts/lab/fault all off")
 	blocks := slices.DeleteFunc(chart.Commands(t, filepath.Join(chart.Root(), "README.md")), func(block []string) bool {
 		return !strings.HasPrefix(block[0], "scripts/lab/")
 	})
