@@ -175,9 +175,14 @@ func (r *Release) end(ctx context.Context) {
 		// not the nodes that the API has: there may be a thousand simulated ones
 		_ = exec.CommandContext(ctx, "sh", "-c", `
 for node in $(docker ps --filter label=io.x-k8s.kind.cluster=istio-os-init --format '{{.Names}}'); do
-  docker exec "$node" sh -c "if grep -qs ' `+r.Namespace+`/' `+Persisted+`; then rm `+Persisted+`; fi"
+  docker exec "$node" sh -c "`+removePersisted(r.Namespace)+`"
 done`).Run()
 	}
+}
+
+// removePersisted is the command that removes load's file from a node, if a release of this namespace, a pattern of grep, has written it.
+func removePersisted(namespace string) string {
+	return "if grep -qs ' " + namespace + "/' " + Persisted + "; then rm " + Persisted + "; fi"
 }
 
 func (r *Release) options(values ...string) *helm.Options {

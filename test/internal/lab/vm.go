@@ -73,7 +73,7 @@ func (vm *VM) removeLeftovers() {
 		require.True(vm.t, err == nil || apierrors.IsNotFound(err), "%v", err)
 	}
 	require.Eventually(vm.t, func() bool { return len(left()) == 0 }, Patience, time.Second, "a killed test's pods do not leave %s", vm.Name)
-	vm.Run("if grep -qs ' " + testNamespace + "[a-z0-9]*/' " + Persisted + "; then rm " + Persisted + "; fi")
+	vm.Run(removePersisted(testNamespace + "[a-z0-9]*"))
 }
 
 // On returns the VM for a sub-test, which its failures then belong to.
