@@ -39,9 +39,14 @@ import (
 // longer where a node is a VM with an emulated processor.
 var Patience = patience()
 
-func patience() time.Duration {
+// Emulated is whether the lab has a VM whose processor is emulated.
+func Emulated() bool {
 	accelerator, _ := os.ReadFile(filepath.Join(dir(), "vm", "accelerator"))
-	if strings.TrimSpace(string(accelerator)) == "tcg" {
+	return strings.TrimSpace(string(accelerator)) == "tcg"
+}
+
+func patience() time.Duration {
+	if Emulated() {
 		return 8 * time.Minute
 	}
 	return 4 * time.Minute
