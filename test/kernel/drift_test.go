@@ -29,11 +29,11 @@ func TestAModuleThatIsUnloadedMakesThePodNotReadyAndComesBackProven(t *testing.T
 	notReady := time.Since(gone)
 	release.WaitReadyOn(1)
 	t.Logf("NotReady %.1f s after the module had gone, Ready again after %.1f s", notReady.Seconds(), time.Since(gone).Seconds())
-	kubelets := 3 * time.Second
 	if lab.Emulated() {
-		kubelets = 15 * time.Second
+		t.Log("NOT PROVEN: how soon the pod is NotReady, since an emulated processor has no bound (3 to 29 s were seen). Run where there is /dev/kvm.")
+	} else {
+		require.Less(t, notReady, 8*time.Second, "the interval, and the kubelet's own time")
 	}
-	require.Less(t, notReady, 5*time.Second+kubelets, "the interval, and the kubelet's own time")
 
 	after := release.Pods()[vm.Name]
 	require.Equal(t, before.UID, after.UID, "somebody made a new pod")
