@@ -23,14 +23,17 @@ func TestAModuleThatIsUnloadedMakesThePodNotReadyAndComesBackProven(t *testing.T
 	proven := lab.Ended(before, "verify")
 	require.True(t, vm.Modules()["xt_owner"])
 
-	vm.Remove("xt_owner")
+	removed := vm.Remove("xt_owner")
 	gone := time.Now()
 	release.WaitFor("the pod stays Ready without xt_owner", func() bool { return !lab.Ready(release.Pods()[vm.Name]) })
 	notReady := time.Since(gone)
 	release.WaitReadyOn(1)
-	t.Logf("NotReady %.1f s after the module had gone, Ready again after %.1f s", notReady.Seconds(), time.Since(gone).Seconds())
+	noticed := vm.Written("/var/lib/kubelet/pods/" + string(before.UID) + "/volumes/kubernetes.io~empty-dir/watch/outcome").Sub(removed)
+	t.Logf("noticed %.1f s after the module had gone, NotReady after %.1f s, Ready again after %.1f s", noticed.Seconds(), notReady.Seconds(), time.Since(gone).Seconds())
+	require.Greater(t, noticed, -time.Second, "a record of before")
+	require.Less(t, noticed, 15*time.Second, "the interval, and what a look and the record take where the processor is emulated")
 	if lab.Emulated() {
-		t.Log("NOT PROVEN: how soon the pod is NotReady, since an emulated processor has no bound (3 to 29 s were seen). Run where there is /dev/kvm.")
+		t.Log("NOT PROVEN: how soon the kubelet says so, since an emulated processor has no bound (3 to 29 s were seen). Run where there is /dev/kvm.")
 	} else {
 		require.Less(t, notReady, 8*time.Second, "the interval, and the kubelet's own time")
 	}

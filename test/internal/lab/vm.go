@@ -100,6 +100,12 @@ func (vm *VM) Remove(module string) time.Time {
 for i in 1 2 3 4 5 6 7 8 9 10; do rmmod ` + module + ` 2>/dev/null && date +%s%N && exit; sleep 0.2; done; exit 1`)
 }
 
+// Written returns when a file of the VM's host was written last, by the VM's clock. file: a pattern of the shell that one file matches.
+func (vm *VM) Written(file string) time.Time {
+	vm.t.Helper()
+	return vm.clock("date --reference " + file + " +%s%N")
+}
+
 // clock runs a command that prints what the VM's clock says, in nanoseconds.
 func (vm *VM) clock(command string) time.Time {
 	vm.t.Helper()
