@@ -228,5 +228,5 @@ fi
 RUNTIME=${RUNTIME:-new} SELINUX=${SELINUX:-new}
 [ "$RUNTIME" != new ] || RUNTIME=$new_runtime
 [ "$SELINUX" != new ] || SELINUX=$new_selinux
-allowed RUNTIME "$RUNTIME" crio containerd
-allowed SELINUX "$SELINUX" enforcing off
+allowed RUNTIME "$RUNTIME" crio containerd new
+allowed SELINUX "$SELINUX" enforcing off new

@@ -1,5 +1,5 @@
-// Package unproven asks one question: what does a node cost the API server that stays unproven? It needs the lab's cluster for a quarter of an
-// hour, nearly all of which it waits, so that other tests can run beside it.
+// Package unproven asks one question: what does a node cost the API server that stays unproven? It needs the lab's cluster for up to 20
+// minutes, nearly all of which it waits, so that other tests can run beside it.
 package unproven
 
 import (
