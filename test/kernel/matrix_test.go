@@ -6,6 +6,7 @@
 package kernel
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -26,35 +27,60 @@ import (
 // redirect are istio-init's arguments in a mesh of mode REDIRECT.
 var redirect = strings.Fields("-p 15001 -z 15006 -u 1337 -m REDIRECT -i * -b * -d 15090,15021,15020")
 
-// cell is a backend in one of the mesh's modes.
-type cell struct {
-	backend, mode, values, env string
-	objects                    chart.Objects // what values render
+// mode is a mode of the mesh, or several at once.
+type mode struct {
+	name  string          // as the page calls it
+	mesh  map[string]bool // members of values.yaml's mesh, besides dns and ipv6, which are off
+	env   []string        // what istio-init has set to true for it
+	paths []string        // on which traffic has to arrive, besides IPv4's out and in
 }
 
-func (c cell) name() string { return c.backend + " " + c.mode }
+var (
+	ipv6        = mode{"IPv6", map[string]bool{"ipv6": true, "dualStack": true}, []string{"ISTIO_DUAL_STACK"}, []string{"outbound IPv6", "inbound IPv6"}}
+	tproxy      = mode{"TPROXY", map[string]bool{"tproxy": true}, nil, nil}
+	dns         = mode{"REDIRECT+DNS", map[string]bool{"dns": true}, nil, []string{"dns IPv4"}}
+	bare        = mode{"REDIRECT", nil, nil, nil} // what every other test has
+	dropInvalid = mode{"REDIRECT+INVALID_DROP", map[string]bool{"dropInvalid": true}, []string{"INVALID_DROP"}, nil}
+	ambient     = mode{"REDIRECT+ambient", map[string]bool{"ambient": true}, nil, nil}
+)
 
-// cells are all of them, for one node; with -short each backend and each mode of them once.
+// and is both modes at once.
+func (m mode) and(other mode) mode {
+	mesh := maps.Clone(m.mesh)
+	maps.Copy(mesh, other.mesh)
+	return mode{m.name + strings.TrimPrefix(other.name, "REDIRECT"), mesh, slices.Concat(m.env, other.env), slices.Concat(m.paths, other.paths)}
+}
+
+// cell is a backend in one of the mesh's modes.
+type cell struct {
+	backend string
+	mode    mode
+	values  string
+	objects chart.Objects // what values render
+}
+
+func (c cell) name() string { return c.backend + " " + c.mode.name }
+
+// cells are all of them, for one node; with -short each backend and each mode once.
 func cells(t *testing.T, node string) []cell {
 	t.Helper()
-	var all []cell
-	for i, backend := range []string{"nft", "legacy", "native-nft"} {
-		for j, mode := range []struct{ name, mesh, env string }{
-			{name: "IPv6", mesh: "{dns: false, dualStack: true}", env: "ISTIO_DUAL_STACK"},
-			{name: "TPROXY", mesh: "{dns: false, ipv6: false, tproxy: true}"},
-			{name: "REDIRECT+DNS", mesh: "{dns: true, ipv6: false}"},
-			{name: "REDIRECT", mesh: "{dns: false, ipv6: false}"}, // what every other test has
-			{name: "REDIRECT+INVALID_DROP", mesh: "{dns: false, ipv6: false, dropInvalid: true}", env: "INVALID_DROP"},
-			{name: "REDIRECT+ambient", mesh: "{dns: false, ipv6: false, ambient: true}"},
-		} {
-			if testing.Short() && i != j {
-				continue
-			}
-			values := fmt.Sprintf("{backend: %s, mesh: %s, persist: {enabled: false}, nodeSelector: {kubernetes.io/hostname: %s}}", backend, mode.mesh, node)
-			all = append(all, cell{backend: backend, mode: mode.name, values: values, env: mode.env, objects: chart.Render(t, values)})
+	all := []mode{ipv6, tproxy, dns, bare, dropInvalid, ambient}
+	of := map[string][]mode{"nft": all, "legacy": all, "native-nft": all}
+	if testing.Short() {
+		of = map[string][]mode{"nft": {ipv6.and(dropInvalid)}, "legacy": {tproxy}, "native-nft": {dns.and(ambient)}}
+	}
+	var cells []cell
+	for _, backend := range []string{"nft", "legacy", "native-nft"} {
+		for _, mode := range of[backend] {
+			mesh := map[string]bool{"dns": false, "ipv6": false}
+			maps.Copy(mesh, mode.mesh)
+			members, err := json.Marshal(mesh)
+			require.NoError(t, err)
+			values := fmt.Sprintf("{backend: %s, mesh: %s, persist: {enabled: false}, nodeSelector: {kubernetes.io/hostname: %s}}", backend, members, node)
+			cells = append(cells, cell{backend, mode, values, chart.Render(t, values)})
 		}
 	}
-	return all
+	return cells
 }
 
 // istioInit is the pod of a mesh in this mode.
@@ -64,8 +90,8 @@ func (c cell) istioInit(t *testing.T, node string) *corev1.Pod {
 	if c.backend != "native-nft" { // which has an argument of its own
 		env = append(env, "FORCE_IPTABLES_BINARY", c.backend)
 	}
-	if c.env != "" {
-		env = append(env, c.env, "true")
+	for _, name := range c.mode.env {
+		env = append(env, name, "true")
 	}
 	return lab.IstioInit(t, node, c.objects.Container(t, "verify").Args, env...)
 }
@@ -76,11 +102,11 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 	vm.DenyAutoload()
 	release := strings.TrimSpace(vm.Run("uname -r"))
 	vm.Unload()
-	bare := vm.Modules()
+	there := vm.Modules()
 	all := cells(t, vm.Name)
 	mark := vm.AuditMark()
 	before := whatIstioInitSays(t, vm, all)
-	require.Equal(t, names(bare), names(vm.Modules()), "something was loaded on demand")
+	require.Equal(t, names(there), names(vm.Modules()), "something was loaded on demand")
 	for _, command := range onTheNode(t, "istio-init-fails.md") {
 		require.NotEqual(t, "127", strings.TrimSpace(vm.Run("("+command+") >/dev/null 2>&1; echo $?")), command)
 	}
@@ -95,7 +121,7 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 		t.Run(c.name(), func(t *testing.T) {
 			vm := vm.On(t)
 			vm.Unload()
-			bare := vm.Modules() // what netfilter's modules have brought from elsewhere stays, as crc32c_intel
+			there := vm.Modules() // what netfilter's modules have brought from elsewhere stays, as crc32c_intel
 			install := lab.NewRelease(t)
 			start := time.Now()
 			require.NoError(t, install.Upgrade(c.values))
@@ -103,7 +129,7 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 			took := time.Since(start)
 
 			want := vm.WithDependencies(c.objects.Plan(t))
-			maps.Copy(want, bare)
+			maps.Copy(want, there)
 			require.Equal(t, names(want), names(vm.Modules()), "the plan and its dependencies, nothing else")
 
 			phase, log := install.RunPod(c.istioInit(t, vm.Name))
@@ -111,7 +137,17 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 			outcome, _ := install.Outcome(vm.Name)
 			require.Equal(t, "RedirectionProven", outcome.Reason)
 			require.Equal(t, "works", outcome.Backends[c.backend])
-			rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s | %s | works | %.0f |", release, vm.Runtime(), denial, c.mode, c.backend, before[c.name()], took.Seconds()))
+			paths := map[string]string{}
+			for _, path := range outcome.Paths {
+				paths[path.Path+" "+path.Family] = path.Result
+			}
+			for _, path := range append([]string{"outbound IPv4", "inbound IPv4"}, c.mode.paths...) {
+				require.Equal(t, "arrived", paths[path], "%s of %v", path, paths)
+				delete(paths, path)
+			}
+			require.Empty(t, paths, "not of this mode")
+			require.Equal(t, c.mode.mesh["ambient"], outcome.Ambient == "applies")
+			rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %s | %s | works | %.0f |", release, vm.Runtime(), denial, c.mode.name, c.backend, before[c.name()], took.Seconds()))
 			install.Uninstall()
 		})
 	}
@@ -149,7 +185,7 @@ func whatIstioInitSays(t *testing.T, vm *lab.VM, all []cell) map[string]string {
 // refusal is the first line of Istio's log that says what the kernel refused, without what Istio puts before the tool's words.
 func refusal(log string) string {
 	for line := range strings.Lines(log) {
-		for _, words := range []string{"unable to initialize table", "Failed to initialize nft", "Could not fetch rule set", "RULE_APPEND failed", "TABLE_ADD failed", "CHAIN_ADD failed", "no loaded kernel support", "missing kernel module", "Unable to initialize Netlink socket"} {
+		for _, words := range []string{"unable to initialize table", "Failed to initialize nft", "Could not fetch rule set", "RULE_APPEND failed", "TABLE_ADD failed", "CHAIN_ADD failed", "no loaded kernel support", "missing kernel module", "Unable to initialize Netlink socket", "Could not process rule"} {
 			if strings.Contains(line, words) {
 				fields := strings.Split(strings.TrimSpace(line), "\t")
 				return beforeTheWords.ReplaceAllString(fields[len(fields)-1], "")
