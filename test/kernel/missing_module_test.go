@@ -25,7 +25,7 @@ func TestANodeThatLacksOneModuleOfAModeIsNotProvenForIt(t *testing.T) {
 		{"INVALID_DROP", "dropInvalid: true, dns: false, ipv6: false", map[string]string{"nft": "xt_conntrack", "legacy": "iptable_mangle", "native-nft": "nft_ct"}},
 		{"TPROXY", "tproxy: true, dns: false, ipv6: false", map[string]string{"nft": "xt_TPROXY", "legacy": "xt_connmark", "native-nft": "nft_tproxy"}},
 		{"IPv6", "dualStack: true, ipv6: true, dns: false", map[string]string{"legacy": "ip6table_nat"}},
-		{"ambient", "ambient: true, dns: false, ipv6: false", map[string]string{"nft": "xt_set", "legacy": "ip6table_raw", "native-nft": "nft_nat"}},
+		{"ambient", "ambient: true, dns: false, ipv6: false", map[string]string{"nft": "ip_set_hash_ip", "legacy": "ip6table_raw", "native-nft": "nft_nat"}},
 	} {
 		for _, needed := range []map[string]string{base, mode.own} {
 			for backend, module := range needed {

@@ -19,6 +19,8 @@ func TestVerifyProvesAmbientsRulesWithEachBackendAndARestartDoes(t *testing.T) {
 			require.Contains(t, s.outcome("traffic").reasons[0].subject, "; ambient's rules apply")
 			require.NotContains(t, got.log, "fwmark 0x111", "the rule of routing is left behind")
 			require.NotContains(t, got.log, "-j ISTIO_OS_INIT", "a hook leads to the chains of the proof")
+			require.Equal(t, "applies", s.json().Ambient)
+			require.Contains(t, s.report(), "sidecars and ambient: the rules of both apply")
 
 			s = newSandbox(t, "backend: "+backend).withIstio()
 			s.run("load", "verify", "verify-traffic")
@@ -31,12 +33,14 @@ func TestVerifyProvesAmbientsRulesWithEachBackendAndARestartDoes(t *testing.T) {
 func TestANodeThatCanRunSidecarsAndNotAmbientIsNotReadyIfTheMeshIsAmbient(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct{ backend, program, words string }{
-		"a match of iptables-nft": {"nft", "iptables-nft-restore", "Warning: Extension set revision 0 not supported, missing kernel module?"},
-		"a target of ip6tables":   {"nft", "ip6tables-nft-restore", "Warning: Extension SNAT revision 0 not supported, missing kernel module?"},
-		"a table of legacy":       {"legacy", "ip6tables-legacy-restore", "can't initialize ip6tables table 'filter': Table does not exist (not supported)"},
-		"words that are new":      {"legacy", "iptables-legacy-restore", "Bad argument COMMIT"},
-		"native nftables":         {"native-nft", "nft", "Error: Could not process rule: No such file or directory"},
-		"no routing by marks":     {"nft", "ip", "Error: fib rules not supported by the kernel"},
+		"a match of iptables-nft":                  {"nft", "iptables-nft-restore", "Warning: Extension set revision 0 not supported, missing kernel module?"},
+		"a target of ip6tables":                    {"nft", "ip6tables-nft-restore", "Warning: Extension SNAT revision 0 not supported, missing kernel module?"},
+		"a table of legacy":                        {"legacy", "ip6tables-legacy-restore", "can't initialize ip6tables table 'filter': Table does not exist (not supported)"},
+		"words that are new":                       {"legacy", "iptables-legacy-restore", "Bad argument COMMIT"},
+		"native nftables":                          {"native-nft", "nft", "Error: Could not process rule: No such file or directory"},
+		"a set of ambient's type":                  {"nft", "perl", "a set of type hash:ip is not supported: unknown type"},
+		"a set that no agent of legacy could make": {"legacy", "perl", "a set of type hash:ip is not supported: Invalid argument"},
+		"no routing by marks":                      {"nft", "ip", "Error: fib rules not supported by the kernel"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -44,11 +48,13 @@ func TestANodeThatCanRunSidecarsAndNotAmbientIsNotReadyIfTheMeshIsAmbient(t *tes
 			require.NoError(t, err)
 			s := newSandbox(t, "{backend: "+row.backend+", mesh: {ambient: true}}").withIstio()
 			// of these programs' calls only ours name a file behind --noflush or --check --file, or ambient's mark
-			s.program(row.program, `case "$1 $2 $*" in "--noflush /"* | "--check --file"* | *0x111*) echo "`+row.words+`" >&2; exit 1 ;; esac; exec `+real+` "$@"`)
+			s.program(row.program, `case "$1 $2 $*" in "--noflush /"* | "--check --file"* | *0x111* | *" create "*) echo "`+row.words+`" >&2; exit 1 ;; esac; exec `+real+` "$@"`)
 			got := s.verify()
 			require.Equal(t, "False RulesRejected", s.outcome("verify").says(), got.log)
 			require.Equal(t, "ambient: "+row.words, s.outcome("verify").kernel, got.log)
 			require.Equal(t, "works", s.outcome("verify").backends[row.backend], "the sidecar's rules apply")
+			require.Equal(t, "refused", s.json().Ambient)
+			require.Contains(t, s.report(), "sidecars only")
 		})
 	}
 }

@@ -66,6 +66,9 @@ func TestAPathWhoseRulesAreFlushedIsLost(t *testing.T) {
 		{"mangle of TPROXY", "{backend: nft, mesh: {dns: false, tproxy: true}}", "iptables-nft -t mangle -F PREROUTING", "inbound over IPv4"},
 		{"the policy rule of TPROXY", "{backend: nft, mesh: {dns: false, tproxy: true}}", "ip rule delete fwmark 1337", "inbound over IPv4"},
 		{"DNS", "{backend: nft}", "iptables-nft -t nat -D ISTIO_OUTPUT_DNS -d 198.51.100.53/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 15053", "dns over IPv4"},
+		{"DNS over IPv6", "{backend: nft, mesh: {dualStack: true}}", "ip6tables-nft -t nat -D ISTIO_OUTPUT_DNS -d 2001:db8:53::53/128 -p udp -m udp --dport 53 -j REDIRECT --to-ports 15053", "dns over IPv6"},
+		{"mangle of TPROXY over IPv6", "{backend: legacy, mesh: {dns: false, dualStack: true, tproxy: true}}", "ip6tables-legacy -t mangle -F PREROUTING", "inbound over IPv6"},
+		{"the policy rule of TPROXY over IPv6", "{backend: native-nft, mesh: {dns: false, dualStack: true, tproxy: true}}", "ip -6 rule delete fwmark 1337", "inbound over IPv6"},
 		{"IPv6 of two families", "{backend: nft, mesh: {dns: false, dualStack: true}}", "ip6tables-nft -t nat -F", "outbound over IPv6, inbound over IPv6"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -17,16 +17,16 @@ import (
 
 // jsonReport is all that `report --json` prints.
 type jsonReport struct {
-	Node, Status, Reason, Line, Message, Error string
-	Round                                      int
-	Backends, Facts                            map[string]string
-	Capabilities                               map[string]bool
-	Reasons                                    []jsonReason
-	Warnings, Services                         []string
-	Modules                                    []jsonModule
-	Missing                                    []jsonMissing
-	Rules                                      []jsonRule
-	Paths                                      []jsonPath
+	Node, Status, Reason, Line, Message, Error, Ambient string
+	Round                                               int
+	Backends, Facts                                     map[string]string
+	Capabilities                                        map[string]bool
+	Reasons                                             []jsonReason
+	Warnings, Services                                  []string
+	Modules                                             []jsonModule
+	Missing                                             []jsonMissing
+	Rules                                               []jsonRule
+	Paths                                               []jsonPath
 }
 
 type (

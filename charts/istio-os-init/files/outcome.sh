@@ -5,7 +5,7 @@
 #   outcome  "KEY VALUE" a line: round N (load counts them), uptime of the kernel in seconds, status True|False|Unknown, line
 #            and message, which say all of it in short; for each reason, most decisive first: reason NAME, subject, sentence,
 #            fix; at the end: error WHAT THE KERNEL SAID, and findings: backend NAME VERDICT, path PATH FAMILY RESULT, ambient
-#            applies. outcome.awk makes it.
+#            applies|refused. outcome.awk makes it.
 # What is read from there was written by a container with fewer rights: it is data, bounded and cleaned, and never run.
 #
 # In: ISTIO_OS_INIT_STATE            the directory of those directories. Default /run/istio-os-init.

@@ -61,6 +61,8 @@ function print_text(   i) {
   else print "node " outcome["node"] ": not proven: " outcome["line"]
   if (outcome["error"] != "") print "  the kernel says: " outcome["error"]
   printf "%s%s", backends, paths
+  if (outcome["ambient"] == "applies") print "  sidecars and ambient: the rules of both apply"
+  else if (outcome["ambient"] != "") print "  sidecars only: their rules apply, and ambient's do not"
   if (outcome["status"] == "False")
     for (i = 1; i <= reasons; i++) print "\n  " reason[i] ": " of[i, "sentence"] "\n" ((i, "fix") in of ? "    Fix: " of[i, "fix"] "\n" : "")
   printf "%s", warnings
@@ -80,7 +82,7 @@ function print_json(   i, list) {
   printf "%s, %s, ", member("node", outcome["node"]), member("status", outcome["status"])
   printf "%s, %s, ", member("reason", reason[1]), member("line", outcome["line"])
   printf "%s, %s, ", member("message", outcome["message"]), member("error", outcome["error"])
-  print "\"backends\": {" json_backends "}, \"paths\": [" json_paths "], \"facts\": {" facts "}, \"capabilities\": {" capabilities "},"
+  print "\"backends\": {" json_backends "}, \"paths\": [" json_paths "], \"ambient\": " quoted(outcome["ambient"]) ", \"facts\": {" facts "}, \"capabilities\": {" capabilities "},"
   print "\"reasons\": [" list "], \"warnings\": [" json_warnings "],"
   print "\"modules\": [" modules "], \"missing\": [" missing "],"
   print "\"rules\": [" rules "], \"services\": [" services "]}"

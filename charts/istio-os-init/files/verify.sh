@@ -10,7 +10,7 @@
 #      FORCE_IPTABLES_BINARY    read by Istio: legacy or nft. So are ISTIO_DUAL_STACK and INVALID_DROP.
 # Out: the outcome (outcome.sh): RulesApplied, which verify-traffic has to complete, or why they do not apply. Its lines
 #      "backend NAME works|refused|lacks ..." say what is known of each backend, and "path PATH FAMILY arrived|lost|untried ..."
-#      where traffic arrives (paths.pl); "ambient applies" that ambient's rules do.
+#      where traffic arrives (paths.pl); "ambient applies|refused" whether ambient's rules do.
 # Exit: 0, whatever was found out: watch holds the verdict. With ISTIO_OS_INIT_TEST: 1 if the rules are refused.
 set -u
 own=verify
@@ -167,6 +167,7 @@ judge() {
   else
     error=$(words)
     error="ambient: ${error:-${log%%"$line_break"*}}"
+    findings="${findings}ambient refused$line_break"
     conclude explain ''
   fi
 }

@@ -41,7 +41,7 @@ Helm 3 would cut it off and Helm 4 not.
 */}}
 {{- define "istio-os-init.config" -}}
 {{- $groups := include "istio-os-init.groups" . | splitList " " }}
-{{- $scripts := "reasons,remedies,report,*.awk,*.pl,{outcome,facts,persist,load,verify,verify-traffic,watch}.sh" }}
+{{- $scripts := "reasons,remedies,report,*.awk,paths.pl,{outcome,facts,persist,load,verify,verify-traffic,watch}.sh" }}
 {{- if .Values.mesh.ambient }}
 {{- $scripts = print $scripts ",ambient.*" }}
 {{- end }}

@@ -18,9 +18,11 @@ type Outcome struct {
 	// Line is the reason, its subject and its fix; Message the sentences and fixes of all reasons; Error the kernel's own words.
 	Line, Message, Error string
 	// Round counts the sandboxes that load has run in.
-	Round        int
-	Backends     map[string]string
-	Paths        []struct{ Path, Family, Result string }
+	Round    int
+	Backends map[string]string
+	Paths    []struct{ Path, Family, Result string }
+	// Ambient is whether ambient's rules apply: applies or refused; empty if verify did not ask.
+	Ambient      string
 	Facts        map[string]string
 	Capabilities map[string]bool
 	Reasons      []struct{ Reason, Subject, Sentence, Fix string }
