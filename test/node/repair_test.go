@@ -209,8 +209,23 @@ func TestAnAttemptThatCannotBeCountedComesAfterTheLongestPause(t *testing.T) {
 	s.proven("xt_owner")
 	require.NoError(t, os.MkdirAll(s.path("state/watch/attempts/x"), 0o755))
 	got := s.inSandbox()
+	require.Equal(t, 1, got.exit, "the pod would be Ready during the pause:\n%s", got.log)
+	require.Empty(t, s.pauses())
+	got = s.inSandbox()
 	require.Equal(t, sandboxEnded, got.exit, got.log)
 	require.Equal(t, []string{"300"}, s.pauses())
+}
+
+// The startup probe of a container that has started is not asked again.
+func TestAPodWhoseSandboxDoesNotEndAfterADriftIsNotReady(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, "").sleepless()
+	s.proven("xt_owner")
+	got := s.ended(s.sandboxCommand(`trap "" TERM`))
+	require.Equal(t, 1, got.exit, got.log)
+	require.Equal(t, "False ModuleGone", s.outcome("watch").says())
+	require.Equal(t, "SandboxNotEnded", s.outcome("watch").reasons[1].name)
+	require.Equal(t, 1, s.tryReport("--ready").exit)
 }
 
 // As after a container whose volume is full, or that was killed.

@@ -93,14 +93,20 @@ watch_modules() {
   done
 }
 
+# unready: ends watch if it started on a proven node: the startup probe is asked again only after a new start.
+unready() {
+  [ -z "$was_proven" ] || exit 1
+}
+
 # prove_again: ends the pod's process 1, which holds its namespaces, after the pause that is due. Does not return.
 prove_again() {
   local pause=$((last_pause > 0 ? last_pause * 2 : first_pause))
-  [ "$repair" = true ] || { say 'repair.enabled is false: delete this pod to load and prove again' && wait_for_deletion; }
+  [ "$repair" = true ] || { unready && say 'repair.enabled is false: delete this pod to load and prove again' && wait_for_deletion; }
   [ "$pause" -le "$longest" ] || pause=$longest
   [ "$reason$attempts" != ModuleGone0 ] || pause=0
+  [ "$pause" -eq 0 ] || unready
   # without a count it could be a loop without a pause
-  put "$state/$own/attempts" "$((attempts + 1)) $pause $reason" || pause=$longest
+  put "$state/$own/attempts" "$((attempts + 1)) $pause $reason" || { unready && pause=$longest; }
   say "attempt $((attempts + 1)): load and verify run again in $pause s"
   rest "$pause"
   if [ "$$" -ne 1 ] && kill -TERM 1; then
@@ -108,6 +114,7 @@ prove_again() {
   fi
   before=$reasons
   conclude SandboxNotEnded "process 1 does not end" || :
+  unready
   wait_for_deletion
 }
 
@@ -118,12 +125,11 @@ wait_for_deletion() {
 read_attempts
 find_outcome
 tell "$line"
-error='' findings=''
+error='' findings='' was_proven=
 if [ "$status" = True ]; then
+  was_proven=yes
   watch_modules
   conclude ModuleGone "${missing# }" || :
-  # The startup probe of a container that has started is not asked again: only a new start can say that the node is not ready.
-  [ "$repair" = true ] && [ "$attempts" -eq 0 ] || exit 1
 elif [ "$status" = Unknown ]; then
   case $reason in '' | Loading) silent=load ;; Applying | ModulesLoaded | ModulesSeen) silent=verify ;; *) silent=verify-traffic ;; esac
   conclude StateUnwritable "$silent" || :
