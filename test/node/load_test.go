@@ -170,6 +170,22 @@ func TestLoadEndsInTheSameStateWhenItRunsAgain(t *testing.T) {
 	require.Equal(t, 2, s.outcome("load").round)
 }
 
+// Else what verify found in the first round would count in the one after the loss.
+func TestARoundWhoseCountIsLostIsNoneThatHasBeen(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, smallPlan).loadable("nf_tables", "xt_owner")
+	s.run("load")
+	s.recorded("verify", 1, "Unknown", "RulesApplied", "x")
+	s.recorded("traffic", 1, "True", "RedirectionProven", "x")
+	require.Equal(t, "True", s.json().Status)
+	require.NoError(t, os.Remove(s.path("state/load/outcome")))
+	s.run("load")
+	require.Greater(t, s.outcome("load").round, 1)
+	require.Equal(t, "Unknown", s.json().Status)
+	s.program("pilot-agent", "exit 126").run("verify-traffic")
+	require.Equal(t, "Unknown", s.json().Status)
+}
+
 // The real thing as far as a kernel that is not ours goes: kmod's own modprobe, through the real root, for a name that no
 // kernel has.
 func TestLoadRunsTheMachinesOwnModprobe(t *testing.T) {

@@ -85,11 +85,28 @@ func TestAPathWhoseRulesAreFlushedIsLost(t *testing.T) {
 	}
 }
 
+// A pod of the mesh, or another program on the node, may send to the proxy's ports too.
+func TestWhatOthersSendIsNoTrafficOfTheProof(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, "backend: nft").withIstio().withFamilies()
+	s.before += `(for i in $(seq 600); do echo other | timeout 1 perl -MIO::Socket::INET -e 'for (@ARGV) { IO::Socket::INET->new(Proto => "udp", PeerAddr => "198.51.100.1:15053")->send("other"); IO::Socket::INET->new(PeerAddr => "198.51.100.1:15001", Timeout => 1) }' 1 2; sleep 0.1; done) >/dev/null 2>&1 &
+`
+	perl, err := exec.LookPath("perl")
+	require.NoError(t, err)
+	s.program("pilot-agent", program(t, "proxyv2-stand-in")+` "$@" && iptables-nft -t nat -F OUTPUT && iptables-nft -t nat -F ISTIO_OUTPUT_DNS`).program("perl", "exec "+perl+` "$@"`)
+	s.after = "kill %1; true"
+	got := s.verify()
+	require.Equal(t, "False TrafficNotRedirected", s.outcome("verify").says(), got.log)
+	require.Equal(t, "outbound over IPv4, dns over IPv4", s.outcome("verify").reasons[0].subject, got.log)
+}
+
 // What a pod cannot try is said, and is neither a failure nor proven.
 func TestAPathThatCannotBeTriedIsNoFailureAndIsNotCalledProven(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ name, program, instead, want string }{
 		{"no perl", "perl", "exit 127", "a connection of the proxy's user; not tried: all over IPv4"},
+		{"killed half way", "perl", "echo path outbound 4 arrived; exit 137", "a connection of the proxy's user, outbound over IPv4; not tried: others over IPv4"},
+		{"too slow", "perl", "exit 142", "a connection of the proxy's user; not tried: others over IPv4"},
 		{"no veth pair", "ip", `[ "$1" != -force ] || exit 1; exec /sbin/ip "$@"`, "a connection of the proxy's user; not tried: outbound over IPv4, inbound over IPv4"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -148,6 +148,13 @@ func TestHelmTestSaysOfTheNodeWhatItFinds(t *testing.T) {
 	require.Contains(t, got.log, "\nRulesRejected: xtables resource problem")
 	require.NotContains(t, got.log, passed)
 	require.Regexp(t, "^RulesRejected: ", got.conclusion)
+
+	s = newSandbox(t, "backend: nft").withIstio()
+	s.before = "mount -t tmpfs -o ro none " + s.path("state/verify")
+	got = s.run(helmTest)
+	require.Equal(t, 1, got.exit, got.log)
+	require.Contains(t, got.log, "StateUnwritable: ")
+	require.NotContains(t, got.log, passed)
 }
 
 // As Linux 7.2 did: its refusal was none of those known before.

@@ -42,9 +42,12 @@ finish() {
   exit 0
 }
 
-# begin_round: counts it, and has whatever the other containers recorded before count no more.
+# begin_round: counts it, and has whatever the other containers recorded before count no more. If the last count is lost, the kernel's uptime
+# is higher, since no round takes less than a second.
 begin_round() {
-  read_outcome load || round=0
+  local last=0
+  [ ! -e "$state/$own/facts" ] || read -r last _ </proc/uptime
+  read_outcome load || round=${last%.*}
   round=$((round + 1))
   [ "${#round}" -le 9 ] || round=1
   error='' findings=''

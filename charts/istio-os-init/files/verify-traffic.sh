@@ -34,7 +34,7 @@ read_outcome load || reason=
 [ "$reason" != ModulesSeen ] || only_looked=yes
 find_outcome
 # what it recorded at an earlier start of its own is proven anew
-[ "$writer" != traffic ] || read_outcome verify
+[ "$writer" != traffic ] || read_outcome verify || reason=
 [ "$reason" = RulesApplied ] || { tell_outcome && exit 0; }
 say "sending Istio's probe through the rules, for at most $limit s"
 bounded "$limit" pilot-agent istio-iptables "$@" --run-validation --skip-rule-apply
