@@ -456,6 +456,21 @@ var hosts = []host{
 		want:  want{line: "LoadConfined: container_t. Fix: " + takenType},
 	},
 	{
+		name: "the runtime sets no label, and a module is missing", system: "rhel9",
+		files: map[string]string{"proc/self/attr/current": "system_u:system_r:unconfined_service_t:s0", "sys/fs/selinux/enforce": "1", "etc/modprobe.d/x.conf": "install xt_owner /bin/false\n"},
+		want:  want{line: overridden("xt_owner", "remove line 1 of /etc/modprobe.d/x.conf"), config: map[string]string{"/etc/modprobe.d/x.conf": ""}},
+	},
+	{
+		name: "Bottlerocket's name of the type", system: "rhel9", errors: map[string]syscall.Errno{"xt_owner": syscall.EINVAL},
+		files: map[string]string{"proc/self/attr/current": "system_u:system_r:control_t:s0-s0:c0.c1023", "sys/fs/selinux/enforce": "1"},
+		want:  want{line: "ModuleRefused: xt_owner. Fix: " + dmesg, sentence: "Invalid argument"},
+	},
+	{
+		name: "a type of the platform's own, by udica", system: "rhcos9", errors: map[string]syscall.Errno{"xt_owner": syscall.EPERM},
+		files: map[string]string{"proc/self/attr/current": "system_u:system_r:nodes.process:s0", "sys/fs/selinux/enforce": "1"},
+		want:  want{line: "LoadConfined: nodes.process. Fix: " + takenType},
+	},
+	{
 		name: "load may not enter the host's root", system: "debian13",
 		breaks: func(s *sandbox) { require.NoError(s.t, os.Chmod(s.path("host"), 0)) },
 		want:   want{line: "LoadConfined: chroot to the host. Fix: allow container load chroot (crictl inspect shows its profiles), or load the modules at boot"},
