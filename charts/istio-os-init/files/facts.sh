@@ -51,8 +51,12 @@ in_host() {
 os_facts() {
   local file os_id=none
   for file in /etc/os-release /usr/lib/os-release; do
-    { in_host "$file" && [ -f "$found" ]; } || continue
-    [ ! -r "$found" ] || { head -c 65536 "$found" | awk -f "${0%/*}/os.awk" && return; }
+    if in_host "$file" && [ -f "$found" ]; then
+      [ ! -r "$found" ] || { head -c 65536 "$found" | awk -f "${0%/*}/os.awk" && return; }
+    else
+      while [ -n "$found" ] && [ ! -d "$found" ]; do found=${found%/*}; done
+      [ ! -x "$found" ] || continue # there is none
+    fi
     os_id=unreadable
   done
   printf 'os unknown\nos-id %s\nos-like \nos-version \nos-variant \n' "$os_id"
