@@ -1,13 +1,20 @@
 # shellcheck shell=sh
 # The QEMU guest agent in the lab's VM: runs commands on the node's host through a serial port of its own, so without
-# network, ssh or cluster. Sourced after lib.sh.
+# network, ssh or cluster. Sourced.
 #
-# Input:  $vm/agent.sock, QEMU's end of the port. Output: function agent.
+# Input:  $vm/agent.sock, QEMU's end of the port. Output: variables vm, vm_node and tap; functions agent and on_node.
 # Needs:  socat, jq, flock, timeout.
 # Facts:  QEMU Guest Agent Protocol Reference: guest-sync-delimited, guest-exec, guest-exec-status.
-# shellcheck disable=SC2154 # lib.sh's variables
+
+# shellcheck source=lib.sh
+command -v take_lock >/dev/null || . "${root:?}/scripts/lab/lib.sh"
 
 vm=$lab/vm
+# shellcheck disable=SC2034 # for those who start and join it
+vm_node=$cluster-vm
+# A network interface's name has at most 15 characters.
+# shellcheck disable=SC2034
+tap=$(printf '%.12s-vm' "$cluster")
 
 # What is said over the port, with $request and $id. socat runs it with the port as standard input and output, so the
 # answer leaves by standard error.
@@ -37,4 +44,9 @@ agent() {
     flock --timeout 60 agent.lock timeout 20 socat UNIX-CONNECT:agent.sock 'SYSTEM:eval \"$dialogue\"' 2>&1
   ) || return 1
   printf '%s\n' "$answer" | jq -c 'if has("return") then .return else halt_error(3) end' 2>/dev/null
+}
+
+# on_node ARGUMENT...: scripts/lab/on-node.
+on_node() {
+  "$root/scripts/lab/on-node" "$@"
 }

@@ -1,9 +1,13 @@
 # shellcheck shell=sh
-# What the chart says about the lab's nodes. Sourced after lib.sh and kind.sh.
+# What the chart says about the lab's nodes. Sourced.
 #
 # Output: functions verdicts, table, image_in_use, daemonset_settled, progress, before_the_chart.
 # Facts:  `report --json` in a pod's container `watch` prints the outcome on its node (charts/istio-os-init/files/report).
-# shellcheck disable=SC2154 # lib.sh's variables
+
+# shellcheck source=kind.sh
+command -v cluster_up >/dev/null || . "${root:?}/scripts/lab/kind.sh"
+# shellcheck source=agent.sh
+command -v on_node >/dev/null || . "${root:?}/scripts/lab/agent.sh"
 
 selector=app.kubernetes.io/name=istio-os-init,app.kubernetes.io/instance=$release
 

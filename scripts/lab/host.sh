@@ -1,11 +1,13 @@
 # shellcheck shell=sh
-# The host's part of the lab: tools, and a Docker daemon that can run privileged containers. Sourced after lib.sh.
+# The host's part of the lab: tools, and a Docker daemon that can run privileged containers. Sourced.
 #
 # Input:  lib.sh's variables. Output: functions need_tools, docker_up, docker_down; files dockerd.* in $lab.
 # A daemon that already answers is used as it is and never stopped. One that this file starts is known by
 # $lab/dockerd.pid, which the daemon writes itself; its command line names that file, so that a reused pid is never
 # mistaken for it.
-# shellcheck disable=SC2154 # lib.sh's variables
+
+# shellcheck source=lib.sh
+command -v take_lock >/dev/null || . "${root:?}/scripts/lab/lib.sh"
 
 # need_tools COMMAND:PACKAGE...: makes sure that commands (or files, by absolute path) exist. As root on Debian or Ubuntu missing ones are installed;
 # elsewhere one message names all of them, before anything has been changed.

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # The lab's two images, the node's and the mesh's: pulled where a registry answers, built where none does.
-# Sourced after lib.sh.
+# Sourced.
 #
 # Input:  lib.sh's variables, LAB_IMAGES among them.
 # Output: functions choose_node_image, choose_mesh_image, stand_in, ours; the first two set
@@ -8,7 +8,10 @@
 #   mesh_image    what the chart's pods run; the nodes pull it unless it is ours
 #   mesh_because  why it is ours
 # Whatever is built is named after a hash of its recipe, under a temporary name until it is complete.
-# shellcheck disable=SC2034,SC2154 # variables set for, and by, the other sourced files
+# shellcheck disable=SC2034 # variables set for, and by, the other sourced files
+
+# shellcheck source=host.sh
+command -v docker_up >/dev/null || . "${root:?}/scripts/lab/host.sh"
 
 # made NAME KEY COMMAND...: makes directory $cache/NAME/KEY with `COMMAND... DIRECTORY`, unless it is there.
 made() {

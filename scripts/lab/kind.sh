@@ -1,9 +1,13 @@
 # shellcheck shell=sh
-# The cluster itself. Sourced after lib.sh, host.sh and images.sh; cluster_up needs routes.sh too.
+# The cluster itself. Sourced.
 #
 # Input:  lib.sh's variables. Output: functions kubectl, cluster_up, cluster_down; in $lab: kubeconfig, values.yaml, state
 #         (what the running cluster was made of, as shell assignments: recipe, images, mesh_image, mesh_because, since).
-# shellcheck disable=SC2154 # lib.sh's and images.sh's variables
+
+# shellcheck source=images.sh
+command -v choose_node_image >/dev/null || . "${root:?}/scripts/lab/images.sh"
+# shellcheck source=routes.sh
+command -v routes_up >/dev/null || . "${root:?}/scripts/lab/routes.sh"
 
 # kind ARGUMENT...: the kind that go.mod pins. The lock may be inherited: kind leaves nothing running but containers.
 kind() {
@@ -13,11 +17,6 @@ kind() {
 # kubectl ARGUMENT...: the control plane's own, so that the host needs none.
 kubectl() {
   docker exec -i "$control_plane" kubectl --kubeconfig=/etc/kubernetes/admin.conf "$@"
-}
-
-# node_containers: the cluster's containers, running or not.
-node_containers() {
-  docker ps --all --filter "label=io.x-k8s.kind.cluster=$cluster" --format '{{.Names}}'
 }
 
 # recipe: everything that decides what the nodes are made of: kind's version, and a hash.
@@ -35,8 +34,8 @@ running_since() {
 # state_fits: whether the cluster was completed, from this recipe, and as LAB_IMAGES wants it.
 state_fits() {
   [ -f "$state" ] || return 1
-  # shellcheck disable=SC1090
-  (. "$state" && [ "$recipe" = "$(recipe)" ] && case $LAB_IMAGES in auto | "$images") ;; *) false ;; esac)
+  # shellcheck source=/dev/null
+  (recipe= && . "$state" && [ "$recipe" = "$(recipe)" ] && case $LAB_IMAGES in auto | "$images") ;; *) false ;; esac)
 }
 
 # ready_nodes: how many nodes the API calls Ready; 0 if it does not answer.
@@ -70,7 +69,7 @@ cluster_up() {
     say "cluster: only $(ready_nodes) of $nodes nodes are Ready after two minutes: making it anew"
     cluster_create
   else
-    # shellcheck disable=SC1090
+    # shellcheck source=/dev/null
     . "$state"
     say "cluster: $cluster is up, $nodes nodes Ready"
   fi
@@ -101,6 +100,7 @@ cluster_create() {
     die "kind could not create the cluster; the next run starts over. If it is the node image, try LAB_IMAGES=build."
   cluster_ready 600 || die "only $(ready_nodes) of $nodes nodes are Ready after ten minutes. See: docker logs $control_plane"
   say "cluster: $nodes nodes Ready"
+  # shellcheck disable=SC2119 # of every container
   routes_up
 
   # Last, so that a cluster without this file is known as half made.

@@ -1,5 +1,6 @@
 # shellcheck shell=sh
-# What every script of the lab shares: names, places, messages, the lock. Sourced, never run.
+# What every script of the lab shares: names, places, messages, the lock. Sourced, never run. A file that is sourced sources
+# what it needs itself, unless a function of that is there already.
 #
 # Input (from the script that sources this):
 #   root            directory of the repository, absolute
@@ -9,8 +10,9 @@
 #   LAB_TIMEOUT     seconds that `up` waits for the chart, integer, default 900
 #   XDG_CACHE_HOME  directory of caches, default ~/.cache
 # Output: variables and functions. Exits 2 on a bad value.
-# shellcheck disable=SC2034,SC2154 # variables from and for the scripts that source this
+# shellcheck disable=SC2034 # variables for the scripts that source this
 
+: "${root:?is the directory of the repository}"
 started=$(date +%s)
 
 cluster=istio-os-init

@@ -1,9 +1,13 @@
 # shellcheck shell=sh
-# QEMU for the lab's VM: the program, the network, the start. Sourced after lib.sh, host.sh, agent.sh, vm.sh.
+# QEMU for the lab's VM: the program, the network, the start. Sourced.
 #
 # Input:  their variables; $disk, as vm_disk sets it; $vm/overlay. Output: functions vm_tools, vm_start.
 # The network is Docker's for the cluster: a tap on its bridge, a static address where Docker looks last.
-# shellcheck disable=SC2154 # the other files' variables
+
+# shellcheck source=vm-images.sh
+command -v vm_disk >/dev/null || . "${root:?}/scripts/lab/vm-images.sh"
+# shellcheck source=agent.sh
+command -v on_node >/dev/null || . "${root:?}/scripts/lab/agent.sh"
 
 # vm_tools: makes sure of everything that the VM needs of this host.
 vm_tools() {

@@ -1,10 +1,17 @@
 # shellcheck shell=sh
-# Routes between the nodes, over which every pod reaches the pods of other nodes, as on any cluster. Sourced after lib.sh and kind.sh.
+# Routes between the nodes, over which every pod reaches the pods of other nodes, as on any cluster. Sourced.
 #
 # Input:  lib.sh's variables; the running cluster. Output: functions routes_up, routes_of.
 # kindest/node's own network has these routes too, except those to the VM: it knows another network as that of the VM's pods.
 # IPv4 alone: the cluster has no other, and of its pods only the VM's have an IPv6 address.
-# shellcheck disable=SC2154 # the other files' variables
+
+# shellcheck source=lib.sh
+command -v take_lock >/dev/null || . "${root:?}/scripts/lab/lib.sh"
+
+# node_containers: the cluster's containers, running or not.
+node_containers() {
+  docker ps --all --filter "label=io.x-k8s.kind.cluster=$cluster" --format '{{.Names}}'
+}
 
 # pod_networks: "NODE ADDRESS NETWORK", a line for each network of pods on the nodes that are containers.
 pod_networks() {

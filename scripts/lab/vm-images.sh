@@ -1,9 +1,12 @@
 # shellcheck shell=sh
-# What the lab's VM is made of: a distribution's kernel, and a disk. Sourced after lib.sh and images.sh.
+# What the lab's VM is made of: a distribution's kernel, and a disk. Sourced.
 #
 # Input:  their variables. Output: function vm_disk.
 # Every artefact is named after a hash of its recipe. Older ones are removed when a newer one is there: a gigabyte each.
-# shellcheck disable=SC2034,SC2153,SC2154 # variables set for, and by, the other sourced files
+# shellcheck disable=SC2034,SC2153 # variables set for, and by, the other sourced files
+
+# shellcheck source=images.sh
+command -v choose_node_image >/dev/null || . "${root:?}/scripts/lab/images.sh"
 
 # keep NAME PREFIX DIRECTORY: of $cache/NAME/PREFIX* only this one.
 keep() {

@@ -1,8 +1,8 @@
 # shellcheck shell=sh
 # The lab's VM: a worker of the cluster with a distribution's modular kernel, where modules can be loaded and unloaded.
-# Sourced after lib.sh, host.sh, kind.sh and agent.sh; vm_up needs images.sh, vm-images.sh, qemu.sh and routes.sh too.
+# Sourced.
 #
-# Input:  their variables; the running cluster.
+# Input:  the running cluster.
 #   KERNEL   whose kernel (environment): bullseye (5.10), bookworm (6.1), trixie (6.12), sid (7.2); default: what the VM
 #            has, trixie where there is none
 #   RUNTIME  its container runtime (environment): crio or containerd
@@ -16,11 +16,13 @@
 #   qemu.pid      QEMU's process: its command line names this file, so that a reused pid is never mistaken for it
 #   accelerator   what QEMU runs on: kvm or tcg
 #   cargo         a disk by which image archives are handed over, see vm_load
-# shellcheck disable=SC2154 # the other files' variables
 
-vm_node=$cluster-vm
-# A network interface's name has at most 15 characters.
-tap=$(printf '%.12s-vm' "$cluster")
+# shellcheck source=kind.sh
+command -v cluster_up >/dev/null || . "${root:?}/scripts/lab/kind.sh"
+# shellcheck source=agent.sh
+command -v on_node >/dev/null || . "${root:?}/scripts/lab/agent.sh"
+# shellcheck source=qemu.sh
+command -v vm_start >/dev/null || . "${root:?}/scripts/lab/qemu.sh"
 
 # vm_refused: prints why this host can have no VM; fails where it can.
 vm_refused() {
@@ -35,10 +37,6 @@ vm_refused() {
   else
     return 1
   fi
-}
-
-on_node() {
-  "$root/scripts/lab/on-node" "$@"
 }
 
 # our_qemu: prints the pid of the VM's QEMU; fails if it does not run.
