@@ -13,6 +13,9 @@
 # shellcheck source=host.sh
 command -v docker_up >/dev/null || . "${root:?}/scripts/lab/host.sh"
 
+# What the node's image is made from, if it is built here.
+node_image_recipe='ci/node-image scripts/lab/build-debian-root scripts/lab/build-containerd scripts/lab/build-kubernetes scripts/lab/build-node-image'
+
 # made NAME KEY COMMAND...: makes directory $cache/NAME/KEY with `COMMAND... DIRECTORY`, unless it is there.
 made() {
   made=$cache/$1/$2
@@ -91,8 +94,8 @@ choose_node_image() {
       ;;
   esac
 
-  node_image=$local_hub/node:$(key ci/node-image scripts/lab/build-debian-root scripts/lab/build-containerd scripts/lab/build-kubernetes \
-    scripts/lab/build-node-image)
+  # shellcheck disable=SC2086 # a list
+  node_image=$local_hub/node:$(key $node_image_recipe)
   node_config=ci/kind-from-source.yaml
   say "node image: built from source ($reason)"
   docker image inspect "$node_image" >/dev/null 2>&1 || build_node_image

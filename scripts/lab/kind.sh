@@ -22,8 +22,8 @@ kubectl() {
 # recipe: everything that decides what the nodes are made of: kind's version, and a hash.
 recipe() {
   sed -n 's,^.*sigs.k8s.io/kind \(v[^ ]*\).*,kind-\1-,p' "$root/go.mod" | tr -d '\n'
-  key ci/audit ci/kind.yaml ci/kind-from-source.yaml ci/node-image scripts/lab/build-debian-root \
-    scripts/lab/build-containerd scripts/lab/build-kubernetes scripts/lab/build-node-image
+  # shellcheck disable=SC2086 # a list
+  key ci/audit ci/kind.yaml ci/kind-from-source.yaml $node_image_recipe
 }
 
 # running_since: when each node's container was last started.
