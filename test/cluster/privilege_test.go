@@ -52,3 +52,16 @@ true`)
 	after, _ := release.Outcome(node)
 	require.Equal(t, before, after)
 }
+
+// The control first: without the value what is mounted below the host's root stays writable, since a mount is read only by itself alone.
+func TestNothingMountedBelowTheHostsRootCanBeWrittenIfTheValueSaysSo(t *testing.T) {
+	t.Parallel()
+	node := lab.Nodes(t)[0]
+	control := lab.NewRelease(t).TouchTheHost(node, false)
+	require.Contains(t, control, "TRIED root /host/etc")
+	require.NotContains(t, control, "WRITTEN root")
+	require.Contains(t, control, "WRITTEN submount /host/run")
+	log := lab.NewRelease(t).TouchTheHost(node, true)
+	require.Contains(t, log, "TRIED submount /host/run")
+	require.NotContains(t, log, "WRITTEN")
+}

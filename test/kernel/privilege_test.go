@@ -1,16 +1,12 @@
 package kernel
 
 import (
-	"fmt"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
@@ -38,42 +34,12 @@ func TestNothingOfTheHostCanBeWrittenThroughTheMount(t *testing.T) {
 	vm := lab.TheVM(t)
 	// CRI-O refuses to mount submounts read only (docs: load.recursiveReadOnly), and says that it can
 	recursive := !strings.HasPrefix(vm.Runtime(), "cri-o ")
-	objects := chart.RenderFiles(t, []string{lab.Values(t), chart.ValuesFile(t, fmt.Sprintf("load: {recursiveReadOnly: %t}", recursive))})
-	load := objects.Container(t, "load")
-	load.Command = []string{"/bin/sh", "-c", `
-for directory in /host /host/etc /host/usr /host/root /host/var/lib /host/run /host/tmp /host/dev /host/dev/shm /host/sys /host/proc/sys/kernel; do
-  [ -d "$directory" ] || continue
-  kind=submount
-  [ "$(stat -c %d "$directory")" != "$(stat -c %d /host)" ] || kind=root
-  echo "TRIED $kind $directory"
-  if touch "$directory/istio-os-init-was-here"; then
-    rm "$directory/istio-os-init-was-here"
-    echo "WRITTEN $kind $directory"
-  fi
-done
-echo "CAPABILITIES $(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)"`}
-	load.Env = nil
-	load.VolumeMounts = load.VolumeMounts[:1]
-	release := lab.NewRelease(t)
-	release.CreateNamespace()
-	phase, log := release.RunPod(&corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "load-"},
-		Spec: corev1.PodSpec{
-			NodeName:      vm.Name,
-			RestartPolicy: corev1.RestartPolicyNever,
-			Containers:    []corev1.Container{load},
-			Volumes:       objects.Pod(t).Volumes[:1],
-			Tolerations:   objects.Pod(t).Tolerations,
-		},
-	})
-	require.Equal(t, corev1.PodSucceeded, phase, log)
+	log := lab.NewRelease(t).TouchTheHost(vm.Name, recursive)
 	// bits 16 and 18 of linux/capability.h: SYS_MODULE and SYS_CHROOT
 	require.Contains(t, log, "CAPABILITIES 0000000000050000")
 	require.Contains(t, log, "TRIED root /host/etc")
 	require.NotContains(t, log, "WRITTEN root")
-
 	if recursive {
-		require.True(t, vm.MountsReadOnlyRecursively())
 		require.Contains(t, log, "TRIED submount /host/run")
 		require.NotContains(t, log, "WRITTEN submount")
 	}

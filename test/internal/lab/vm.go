@@ -164,18 +164,6 @@ func (vm *VM) Runtime() string {
 	return strings.ReplaceAll(vm.node().Status.NodeInfo.ContainerRuntimeVersion, "://", " ")
 }
 
-// MountsReadOnlyRecursively tells whether the node's container runtime can make a mount read only with all that is mounted
-// below it, as the node itself reports.
-func (vm *VM) MountsReadOnlyRecursively() bool {
-	vm.t.Helper()
-	for _, handler := range vm.node().Status.RuntimeHandlers {
-		if handler.Name == "" && handler.Features != nil && handler.Features.RecursiveReadOnlyMounts != nil {
-			return *handler.Features.RecursiveReadOnlyMounts
-		}
-	}
-	return false
-}
-
 // node returns the VM's object, as the API has it now.
 func (vm *VM) node() *corev1.Node {
 	vm.t.Helper()
