@@ -23,9 +23,9 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 	require.NoError(t, err)
 	document := "" +
 		"# What you see when a node cannot run the mesh, and what to do\n\n" +
-		"`make test` writes and checks this page, on a node whose host really has the fault. The column *line* is what `kubectl get events` shows after\n" +
-		"`Startup probe failed:`. The last column is what `report` prints. `<kernel>` stands for the node's `uname -r`. The host is a Debian. On another\n" +
-		"system the fix names that system's package.\n\n" +
+		"`make test-kernels` checks this page on a node whose host really has each fault, and `make test` the rows on SELinux. The column *line* is what\n" +
+		"`kubectl get events` shows after `Startup probe failed:`. The last column is what `report` prints. `<kernel>` stands for the node's `uname -r`. The\n" +
+		"host is a Debian. On another system the fix names that system's package.\n\n" +
 		"| fault of the host | line | all reasons, each with its fix |\n|---|---|---|\n"
 	for _, row := range []struct {
 		name   string
@@ -103,6 +103,10 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 		{
 			name: "SELinux's boolean `secure_mode_insmod`", cover: true, faults: []string{"insmod-banned"}, denial: "sys_module",
 			want: "ModuleDenied: nf_tables, nft_compat, nft_chain_nat and 6 more. Fix: see the denial with ausearch -m avc -ts recent; restorecon -R /lib/modules mends a wrong label, setsebool secure_mode_insmod off lifts a ban",
+		},
+		{
+			name: "SELinux's boolean `domain_kernel_load_modules`, as on RHEL 10", faults: []string{"autoload-allowed"}, denial: "module_request",
+			report: "can run the mesh",
 		},
 		{
 			name: "the platform takes the SELinux type of `load`", cover: true, denial: ":container_t:",

@@ -33,6 +33,20 @@ func TestAPermissiveSELinuxLeavesNothingForTheChartToDo(t *testing.T) {
 	require.Equal(t, corev1.PodSucceeded, phase, log)
 }
 
+// As on RHEL 10 and Fedora 40: of a kernel whose modules are on disk iptables-nft then needs no chart.
+func TestWithTheBooleanOnTheKernelLoadsForAContainerWhatItUses(t *testing.T) {
+	lab.NotInTheCover(t, "what the boolean domain_kernel_load_modules does")
+	vm := enforcing(t)
+	vm.Unload()
+	vm.Fault("autoload-allowed")
+	release := lab.NewRelease(t)
+	release.CreateNamespace()
+	mark := vm.AuditMark()
+	phase, log := release.RunPod(lab.IstioInit(t, vm.Name, redirect))
+	require.Equal(t, corev1.PodSucceeded, phase, log)
+	require.NotContains(t, strings.Join(vm.Denials(mark), "\n"), "{ module_request }")
+}
+
 // containerd gives a container with options of its own and no level a level of its own, and the volumes with it.
 func TestWithoutItsLevelLoadTakesTheVolumesFromSignal(t *testing.T) {
 	lab.NotInTheCover(t, "what load's level is for")

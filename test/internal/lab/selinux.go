@@ -52,7 +52,12 @@ func (vm *VM) Denials(since string) []string {
 		return nil
 	}
 	var denials []string
+	// The daemon writes what the kernel has queued: all of it, once it has written a message of ours.
 	command := "log=/var/log/audit/audit.log; from=" + since + `
+mark=lab-$(cat /proc/sys/kernel/random/uuid)
+auditctl -m "$mark" >/dev/null
+for i in $(seq 100); do ! grep -qF "$mark" $log || break; sleep 0.1; done
+grep -qF "$mark" $log || exit 1
 [ "$(stat -c %s $log)" -ge $from ] || from=0 # a new file
 tail -c +$((from + 1)) $log | grep 'avc: *denied' || true`
 	for line := range strings.Lines(vm.Run(command)) {
