@@ -50,7 +50,7 @@ func TestEveryCommandOfThePageOnTheErrorWorks(t *testing.T) {
 		case strings.Contains(command, " exec "):
 			require.Contains(t, readme, command)
 			continue
-		case !strings.HasPrefix(command, "kubectl ") && !strings.HasPrefix(command, "helm "): // a node's
+		case !strings.HasPrefix(command, "kubectl ") && !strings.HasPrefix(command, "helm ") && !strings.HasPrefix(command, "sed "): // a node's
 			continue
 		case strings.HasPrefix(command, "kubectl apply "): // what the page has done by Helm before
 			run("helm uninstall istio-os-init --namespace " + chart.Namespace + " --no-hooks --wait")
@@ -61,7 +61,11 @@ func TestEveryCommandOfThePageOnTheErrorWorks(t *testing.T) {
 		}
 		ran++
 	}
-	require.GreaterOrEqual(t, ran, 9)
+	require.GreaterOrEqual(t, ran, 10)
+	mirrored, err := os.ReadFile(filepath.Join(dir, "istio-os-init.yaml"))
+	require.NoError(t, err)
+	require.Regexp(t, `image: "?docker\.m\.daocloud\.io/istio/proxyv2:`, string(mirrored))
+	require.NotContains(t, string(mirrored), "registry.istio.io")
 	p.RolledOut(t, chart.Namespace, chart.Release) // by the last command that installs
 }
 
