@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +72,23 @@ func TestTwoClonesMakeTheSamePackage(t *testing.T) {
 	second.write(t, ".git/info/exclude", "*~\n")
 	second.write(t, filepath.Join(chartDir, "docs.md~"), "ignored by git")
 	require.Equal(t, first, packed(second))
+}
+
+func TestThePackagesREADMEHasNoDeadLink(t *testing.T) {
+	t.Parallel()
+	r := newRepository(t)
+	readme, err := exec.CommandContext(t.Context(), "tar", "-xOf", r.pack(t)[0], "istio-os-init/README.md").Output()
+	require.NoError(t, err)
+	pages := "https://github.com/istio-os-init/istio-os-init/blob/v" + version(t) + "/"
+	ours := 0
+	for _, link := range regexp.MustCompile(`\]\(([^)#]+)`).FindAllStringSubmatch(string(readme), -1) {
+		require.True(t, strings.HasPrefix(link[1], "https://"), "the package does not have %s", link[1])
+		if path, found := strings.CutPrefix(link[1], pages); found {
+			require.FileExists(t, r.path(path))
+			ours++
+		}
+	}
+	require.Greater(t, ours, 10)
 }
 
 // What is applied is what helm installs, by test/kubernetes.
