@@ -34,6 +34,15 @@ func TestMakeUpProvesEveryNodeAndIsANoOpTheSecondTime(t *testing.T) {
 			require.Regexp(t, `(?m)^`+vm.Name+`: before the chart: .*unable to initialize table 'nat'; the cause: avc: denied { module_request } .*:container_t:`, said)
 		}
 	})
+	t.Run("whose VM is as a node of OpenShift besides", func(t *testing.T) {
+		vm := lab.TheVM(t)
+		require.Equal(t, "cgroup2fs\n", vm.Run("stat --file-system --format %T /sys/fs/cgroup"))
+		require.Len(t, strings.Split(strings.TrimSpace(vm.Run("cat /proc/swaps")), "\n"), 1, "nothing but the head: swap is off")
+		if vm.SELinux() {
+			require.NotContains(t, vm.Run("cat /proc/cmdline"), "enforcing=0")
+			require.Equal(t, "/sbin/modprobe\n", vm.Run("cat /proc/sys/kernel/modprobe"))
+		}
+	})
 	if !up { // this host can have no VM
 		requireTable(t, lab.Shell(t, "make up"))
 	}
