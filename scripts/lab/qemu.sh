@@ -103,6 +103,8 @@ vm_start() {
     # Linux 5.10 and 6.1 take the time stamp counters of two emulated processors for different ones, and ask a device for the time
     # instead, which leaves the emulation: a fifth of the time of programs on 5.10. QEMU has one counter for both.
     command_line="$command_line tsc=reliable"
+    # Linux 6.17 and later sample which memory is used, which takes an emulated processor half of its time.
+    command_line="$command_line damon_stat.enabled=N"
   fi
   if [ "$SELINUX" = enforcing ]; then
     command_line="$command_line security=selinux selinux=1 enforcing=1 audit=1 audit_backlog_limit=8192"
