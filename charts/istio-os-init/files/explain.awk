@@ -181,6 +181,7 @@ function refused(   names) {
   value["lockdown"] = fact["lockdown"] == "" ? "unknown" : fact["lockdown"]
   value["lsm"] = fact["lsm"]
   value["evidence"] = remedy("refusal", refusal)
+  value["denial"] = remedy("denial", fact["insmod-banned"] == "1" ? "banned" : "")
   if (refusal ~ /(^| )Key |Required key|signature/ || (refusal ~ /not permitted/ && fact["lockdown"] ~ /^(integrity|confidentiality)$/))
     reason_for("ModuleUnsigned", names)
   else if (fact["selinux"] == "enforcing" && (refusal ~ /Permission denied/ || fact["insmod-banned"] == "1")) reason_for("ModuleDenied", names)
