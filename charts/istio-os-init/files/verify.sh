@@ -190,7 +190,10 @@ begin() {
   facts=$text
   [ "$before" != "$round" ] || clean_slate "$@"
   error='' findings=''
-  conclude Applying "$backends" || { [ "$test" != true ]; exit; }
+  conclude Applying "$backends" || {
+    [ "$test" != true ]
+    exit
+  }
 }
 
 case $cni:$backends in true:nft | true:legacy) as_on_host "$backends" ;; esac
