@@ -119,7 +119,7 @@ func TestTheConfigMapShipsTheScriptsAsTheyAre(t *testing.T) {
 	objects := chart.Render(t, "")
 	files, err := os.ReadDir(filepath.Join(chart.Path(), "files"))
 	require.NoError(t, err)
-	ambient := []string{"ambient.sh", "ambient.iptables", "ambient.nft"}
+	ambient := []string{"ambient.sh", "ambient.pl", "ambient.iptables", "ambient.nft"}
 	var scripts []string
 	for _, file := range files {
 		if !slices.Contains(append([]string{"signal.sh", "api.sh", "clean-up.sh", "uninstall.sh"}, ambient...), file.Name()) {

@@ -2,8 +2,7 @@
 # Sourced by verify: proves that the kernel takes what ambient's data plane asks of it, in the pod's own network namespace and with
 # istio-init's capabilities. Nothing is redirected: no hook leads to the chains.
 #
-# Facts: matches and targets in ambient.iptables and ambient.nft are those of Istio's cni/pkg/iptables and cni/pkg/nftables, in pods and on
-#        the host, which a test compares with Istio's own golden files. Neither proxyv2 nor install-cni has a command that applies them.
+# Facts: Istio's cni/pkg/iptables and cni/pkg/nftables, in pods and on the host; a test compares ours with their golden files.
 
 # ambient_route FAMILY: whether marked packets can be routed to the pod itself.
 ambient_route() {
