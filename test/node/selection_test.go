@@ -90,6 +90,20 @@ func TestAHostThatCannotBeKnownIsNotLeftOut(t *testing.T) {
 	require.Contains(t, got.conclusion, "loaded now: nf_tables")
 }
 
+// A look has another uid than root, and a hardened host's directories may be root's alone.
+func TestADirectoryThatCannotBeSearchedIsNoHostWithoutOSRelease(t *testing.T) {
+	t.Parallel()
+	for _, directory := range []string{"host/etc", "host/usr"} {
+		s := newSandbox(t, smallPlan+"nodes: {osRelease: [rhel]}\n"+lookOnly)
+		file := map[string]string{"host/etc": "etc/os-release", "host/usr": "usr/lib/os-release"}[directory]
+		s.osRelease(map[string]string{file: "ID=rhel\n"})
+		require.NoError(t, os.Chmod(s.path(directory), 0o700))
+		got := s.run("load")
+		require.Contains(t, got.log, "warning: the host's os-release cannot be read", directory)
+		require.NotContains(t, got.conclusion, "NotSelected", directory)
+	}
+}
+
 func TestOnANodeThatIsNotSelectedNothingIsDoneAndEveryContainerSaysSo(t *testing.T) {
 	t.Parallel()
 	s := newPersisting(t, smallPlan+"nodes: {osRelease: [rhel, centos, fedora]}")
