@@ -52,16 +52,12 @@ bench: tools ## what the chart costs beside the DaemonSet that users copy: 45 mi
 	@scripts/bench .bench $(PART)
 
 .PHONY: generate
-generate: ## schema, README and list of changes of the chart
+generate: tools ## what is made from other files: schema, README and list of changes of the chart, tables of its pages, goldens of the tests
 	@scripts/generate
 
 .PHONY: package
 package: ## the chart as it is committed, in .package/; signed with the key in CHART_SIGNING_KEY
 	@scripts/package
-
-.PHONY: golden
-golden: tools ## the expected renderings in test/render/testdata
-	@go test ./test/render -run TestEachGoldenIsWhatItsScenariosRender -update
 
 .PHONY: format
 format: ## mend what lint can mend: the format of Go and shell

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/docs"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
@@ -37,7 +38,7 @@ func TestEveryCommandOfThePagesWorks(t *testing.T) {
 	} {
 		dir := chart.Workspace(t)
 		_, _ = lab.TryShell(t, "helm uninstall istio-os-init --namespace istio-system --wait") // where a page before this one has installed it
-		for _, block := range chart.Commands(t, filepath.Join(chart.Root(), page)) {
+		for _, block := range docs.Commands(t, filepath.Join(chart.Root(), page)) {
 			for _, command := range block {
 				if elsewhere[command] {
 					require.Contains(t, targets, command)

@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/docs"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
@@ -66,7 +67,12 @@ func newBench(t *testing.T, part string) *bench {
 	}
 	require.NoError(t, os.MkdirAll(out, 0o755))
 	b := &bench{out: out, part: part, conditions: conditions(t)}
-	t.Cleanup(func() { t.Logf("\n%s", b.table()) })
+	t.Cleanup(func() {
+		t.Logf("\n%s", b.table())
+		if !t.Failed() {
+			require.NoError(t, docs.Section{Page: "cost.md", Name: part}.Write(b.table()))
+		}
+	})
 	return b
 }
 

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/docs"
 )
 
 // objects are those that the chart renders with these values, as both tools see them. The hooks of uninstall are apart; that of
@@ -148,7 +149,7 @@ func page(t *testing.T) map[string]string {
 	content, err := os.ReadFile(filepath.Join(chart.Path(), "docs", "gitops.md"))
 	require.NoError(t, err)
 	blocks := map[string]string{}
-	for _, block := range chart.Blocks(string(content), "yaml") {
+	for _, block := range docs.Blocks(string(content), "yaml") {
 		_, kind, found := strings.Cut(block, "\nkind: ")
 		require.True(t, found, block)
 		kind, _, _ = strings.Cut(kind, "\n")

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/docs"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
@@ -65,7 +66,7 @@ func TestMakeUpProvesEveryNodeAndIsANoOpTheSecondTime(t *testing.T) {
 func readmesFault(t *testing.T, vm *lab.VM) {
 	t.Helper()
 	defer lab.Shell(t, "scripts/lab/fault all off")
-	blocks := slices.DeleteFunc(chart.Commands(t, filepath.Join(chart.Root(), "README.md")), func(block []string) bool {
+	blocks := slices.DeleteFunc(docs.Commands(t, filepath.Join(chart.Root(), "README.md")), func(block []string) bool {
 		return !strings.HasPrefix(block[0], "scripts/lab/")
 	})
 	require.Len(t, blocks, 2, "what breaks the VM, and what mends it")

@@ -21,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/docs"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
@@ -151,13 +152,13 @@ func TestEachBackendAndModeFailsBeforeAndWorksAfter(t *testing.T) {
 			install.Uninstall()
 		})
 	}
-	report(t, rows)
+	record(t, rows)
 }
 
 // onTheNode are the commands of a page's first sh block: those that a node's administrator runs.
 func onTheNode(t *testing.T, page string) []string {
 	t.Helper()
-	return chart.Commands(t, filepath.Join(chart.Path(), "docs", page))[0]
+	return docs.Commands(t, filepath.Join(chart.Path(), "docs", page))[0]
 }
 
 // whatIstioInitSays runs istio-init of each cell at once, none of which can work, and returns what the kernel refused by the cell's name.
@@ -202,23 +203,35 @@ var beforeTheWords = regexp.MustCompile(`^.*(Command error: |exit status \d+ (ou
 func legacyRestore(t *testing.T, node string) *corev1.Pod {
 	t.Helper()
 	pod := lab.IstioInit(t, node, nil)
-	pod.Spec.Containers[0].Command = []string{"/bin/sh", "-c", `printf '*nat\nCOMMIT\n' | iptables-legacy-restore`}
-	pod.Spec.Containers[0].Args = nil
+	container := chart.ContainerOf(t, &pod.Spec, "istio-init")
+	container.Command, container.Args = []string{"/bin/sh", "-c", `printf '*nat\nCOMMIT\n' | iptables-legacy-restore`}, nil
 	return pod
 }
 
 func names(modules map[string]bool) []string { return slices.Sorted(maps.Keys(modules)) }
 
-// report logs the table, and appends it to the file that KERNEL_TABLE names: `make test-kernels` gathers all kernels there.
-func report(t *testing.T, rows []string) {
+// record logs the rows and, with -update, puts them in the place of the page's rows of the same kernel and runtime. The environment's KERNEL
+// is the kernel's suite.
+func record(t *testing.T, rows []string) {
 	t.Helper()
-	table := strings.Join(rows, "\n") + "\n"
-	t.Logf("kernel, mode, backend, before, after, seconds to Ready\n%s", table)
-	if path := os.Getenv("KERNEL_TABLE"); path != "" {
-		file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-		require.NoError(t, err)
-		defer file.Close()
-		_, err = file.WriteString(table)
-		require.NoError(t, err)
+	t.Logf("kernel, runtime, denial, mode, backend, before, after, seconds to Ready\n%s", strings.Join(rows, "\n"))
+	if t.Failed() || !*docs.Update {
+		return
 	}
+	suites := []string{"bullseye", "bookworm", "trixie", "sid"}
+	require.Contains(t, suites, os.Getenv("KERNEL"))
+	for i := range rows {
+		rows[i] = "| " + os.Getenv("KERNEL") + strings.TrimPrefix(rows[i], "|")
+	}
+	section := docs.Section{Page: "kernels.md", Name: "kernels"}
+	old, err := section.Rows()
+	require.NoError(t, err)
+	// of "| bullseye 5.10.0-46-cloud-amd64 | containerd 2.3.7 | …" the suite and the runtime without their versions
+	all := docs.Merged(old, rows, func(row string) string { words := strings.Fields(row); return words[1] + " " + words[4] })
+	slices.SortStableFunc(all, func(a, b string) int {
+		return slices.Index(suites, strings.Fields(a)[1]) - slices.Index(suites, strings.Fields(b)[1])
+	})
+	require.NoError(t, section.Write(fmt.Sprintf("The newest rows are of %s, from a VM of QEMU's accelerator %s with two processors.\n\n"+
+		"| Debian, kernel | runtime | denial | mode | backend | before | after | seconds |\n|---|---|---|---|---|---|---|---|\n%s\n",
+		time.Now().UTC().Format(time.DateOnly), lab.Accelerator(), strings.Join(all, "\n"))))
 }

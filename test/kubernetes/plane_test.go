@@ -3,17 +3,23 @@
 package kubernetes
 
 import (
+	"cmp"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"k8s.io/apimachinery/pkg/util/version"
+
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 	"github.com/istio-os-init/istio-os-init/test/internal/controlplane"
+	"github.com/istio-os-init/istio-os-init/test/internal/docs"
 )
-
-// table names the file to which the version's row is appended if all tests pass.
-const table = "KUBERNETES_TABLE"
 
 // plane is the control plane that all tests share, and what they ask of it.
 type plane struct{ *controlplane.Plane }
@@ -29,37 +35,49 @@ var proven sync.Map
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if file := os.Getenv(table); code == 0 && file != "" {
-		code = document(file)
+	if code == 0 && *docs.Update {
+		if err := document(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
 	}
 	controlplane.Stop()
 	os.Exit(code)
 }
 
-// document appends the version's row.
-func document(file string) int {
+// document puts the version's row in the place of its minor's. A minor whose schema is pinned and that has no row was not run.
+func document() error {
 	p, err := controlplane.Shared()
 	if err != nil {
-		return 1
+		return err
 	}
 	cells := []string{p.Version}
 	for _, column := range []string{"scenarios", "signals", "fleet"} {
 		cell, ok := proven.Load(column)
 		if !ok {
-			return 1
+			return fmt.Errorf("no test has said what the column %s is to say", column)
 		}
 		cells = append(cells, cell.(string))
 	}
-	output, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
-	if err == nil {
-		_, err = fmt.Fprintf(output, "| %s |\n", strings.Join(cells, " | "))
-	}
-	if err == nil {
-		err = output.Close()
-	}
+	section := docs.Section{Page: "kubernetes.md", Name: "kubernetes"}
+	old, err := section.Rows()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return err
 	}
-	return 0
+	pinned, err := os.ReadFile(filepath.Join(chart.Root(), "ci", "kubernetes", "schemas", "go.mod"))
+	if err != nil {
+		return err
+	}
+	var rows []string
+	for _, pin := range regexp.MustCompile(`=> k8s\.io/client-go v0\.(\S+)`).FindAllStringSubmatch(string(pinned), -1) {
+		rows = append(rows, "| 1."+pin[1]+" | schema only | not run | not run |")
+	}
+	old = slices.DeleteFunc(old, func(row string) bool { return strings.Contains(row, "schema only") })
+	rows = docs.Merged(rows, docs.Merged(old, []string{"| " + strings.Join(cells, " | ") + " |"}, minor), minor)
+	slices.SortFunc(rows, func(a, b string) int { return cmp.Compare(minor(a), minor(b)) })
+	return section.Write("The newest rows are of " + time.Now().UTC().Format(time.DateOnly) + ".\n\n" +
+		"| Kubernetes | scenarios | signals | fleet |\n|---|---|---|---|\n" + strings.Join(rows, "\n") + "\n")
 }
+
+// minor is the second number of a row's version.
+func minor(row string) uint { return version.MustParseGeneric(strings.Fields(row)[1]).Minor() }

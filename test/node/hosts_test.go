@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/docs"
 )
 
 const (
@@ -649,15 +649,7 @@ func (s *sandbox) reports() (jsonReport, map[string]string) {
 // The page that lists for each system what its users see and do.
 func TestThePageOfSystemsIsTheTable(t *testing.T) {
 	t.Parallel()
-	document := `# What you see on which operating system, and what to do
-
-This page is written from the table of hosts that ` + "`make check`" + ` runs. Each row is a host with the system's os-release, a release of its kernel and
-its rules. The host's modprobe is real. Only the kernel's answers are imitated. The kernel has every module of netfilter, unless a source
-below says that it lacks some. The mesh uses iptables-nft, unless the row says otherwise. If a row lists several reasons, the first one is decisive.
-
-Find your system in the first column: the rows *as installed* are the system without changes. The other rows show changes and faults, which other systems may have too.
-
-| system | host | you see | what to do |
+	table := `| system | host | you see | what to do |
 |---|---|---|---|
 `
 	var used []string
@@ -678,25 +670,20 @@ Find your system in the first column: the rows *as installed* are the system wit
 		for _, warning := range h.want.warnings {
 			sees, do = sees+"<br>warning: "+warning, "remove that rule"
 		}
-		document += fmt.Sprintf("| %s | %s | %s | %s |\n", systems[h.system].title, h.name, sees, strings.ReplaceAll(do, "|", `\|`))
+		table += fmt.Sprintf("| %s | %s | %s | %s |\n", systems[h.system].title, h.name, sees, strings.ReplaceAll(do, "|", `\|`))
 		if !slices.Contains(used, h.system) {
 			used = append(used, h.system)
 		}
 	}
-	document += "\nWhere the facts about each system come from:\n\n| system | kernel | sources |\n|---|---|---|\n"
+	sources := "| system | kernel | sources |\n|---|---|---|\n"
 	slices.Sort(used)
 	for _, name := range used {
-		document += fmt.Sprintf("| %s | %s | %s |\n", systems[name].title, systems[name].kernel, strings.Join(systems[name].sources, "; "))
+		sources += fmt.Sprintf("| %s | %s | %s |\n", systems[name].title, systems[name].kernel, strings.Join(systems[name].sources, "; "))
 		require.NotEmpty(t, systems[name].sources, name)
 	}
 	for name := range systems {
 		require.Contains(t, used, name, "no host is one")
 	}
-	file := filepath.Join(chart.Path(), "docs", "systems.md")
-	if os.Getenv("UPDATE") != "" {
-		require.NoError(t, os.WriteFile(file, []byte(document), 0o644))
-	}
-	written, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Equal(t, string(written), document, "UPDATE=1 go test ./test/node -run TestThePageOfSystems writes it anew")
+	docs.Section{Page: "systems.md", Name: "hosts"}.Is(t, table, "make generate")
+	docs.Section{Page: "systems.md", Name: "sources"}.Is(t, sources, "make generate")
 }

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/docs"
 )
 
 const alerts = "signals: {prometheusRule: {enabled: true, force: true}}"
@@ -94,7 +95,7 @@ func TestThePageOfSignalsNamesEveryAlertEveryMetricAndTheTaint(t *testing.T) {
 		require.Equal(t, rendered, named)
 	}
 	require.ElementsMatch(t, slices.Collect(maps.Keys(used)), listed)
-	provisioners := chart.Blocks(page, "yaml")
+	provisioners := docs.Blocks(page, "yaml")
 	require.Len(t, provisioners, 3)
 	key := env(chart.Render(t, taint).Container(t, "signal"))["ISTIO_OS_INIT_TAINT"]
 	for _, provisioner := range provisioners {

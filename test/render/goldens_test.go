@@ -2,7 +2,6 @@ package render
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -22,9 +21,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/docs"
 )
-
-var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
 
 // goldens are for "nothing else has changed"; what a value does has a test of its own. Of each its scenarios, of which a later one wins, and
 // what no scenario has. Together they go through every branch of the templates.
@@ -65,13 +63,13 @@ func TestEachGoldenIsWhatItsScenariosRender(t *testing.T) {
 			t.Parallel()
 			golden := filepath.Join("testdata", name+".golden.yaml")
 			got := normalised(t, goldenFiles(t, name))
-			if *update {
+			if *docs.Update {
 				require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
 				return
 			}
 			want, err := os.ReadFile(golden)
-			require.NoError(t, err, "make golden writes it")
-			require.YAMLEq(t, string(want), got, "if the change is meant: make golden")
+			require.NoError(t, err, "make generate writes it")
+			require.YAMLEq(t, string(want), got, "if the change is meant: make generate")
 		})
 	}
 }

@@ -40,9 +40,12 @@ import (
 var Patience = patience()
 
 // Emulated is whether the lab has a VM whose processor is emulated.
-func Emulated() bool {
+func Emulated() bool { return Accelerator() == "tcg" }
+
+// Accelerator is QEMU's that the lab's VM has: kvm or tcg; empty where there is no VM.
+func Accelerator() string {
 	accelerator, _ := os.ReadFile(filepath.Join(dir(), "vm", "accelerator"))
-	return strings.TrimSpace(string(accelerator)) == "tcg"
+	return strings.TrimSpace(string(accelerator))
 }
 
 func patience() time.Duration {
@@ -366,10 +369,8 @@ func Ready(pod corev1.Pod) bool {
 
 // Ended is when a container that runs to its end has last ended well, as its pod's status says; zero where it has not.
 func Ended(pod corev1.Pod, container string) time.Time {
-	for _, status := range pod.Status.InitContainerStatuses {
-		if status.Name == container && status.State.Terminated != nil && status.State.Terminated.ExitCode == 0 {
-			return status.State.Terminated.FinishedAt.Time
-		}
+	if ended := Status(pod, container).State.Terminated; ended != nil && ended.ExitCode == 0 {
+		return ended.FinishedAt.Time
 	}
 	return time.Time{}
 }
