@@ -48,7 +48,7 @@ func TestAReadyPodCostsTheAPIServerNothing(t *testing.T) {
 	require.Empty(t, asked)
 	t.Run("and its node little memory", func(t *testing.T) {
 		for node, pod := range release.Pods() {
-			memory := lab.MainContainer(t, pod).Memory()
+			memory := lab.ContainerOf(t, pod, "watch").Memory()
 			t.Logf("%s: %.2f MiB", node, memory)
 			require.Less(t, memory, 3.0, node) // a shell and its sleep: 2
 		}

@@ -51,7 +51,7 @@ func measureStart(t *testing.T, b *bench) {
 		}
 	}
 	copied := deploy(t, theirs, label(theirs), "on", "")
-	listed := modulesOf(t, copied.daemonSet().Spec.Template.Spec.InitContainers[0])
+	listed := modulesOf(t, *chart.ContainerOf(t, &copied.daemonSet().Spec.Template.Spec, "fix-modprobe"))
 	own := start(label(ours), startRuns, deploy(t, ours, label(ours), "on", ""), chart.RenderFiles(t, []string{lab.Values(t)}).Plan(t))
 	other := start(label(theirs), startRuns, copied, listed)
 	floor := start(label("idle"), asideRuns, deployCopy(t, idle(t, sleeps), label("idle"), "on", ""), nil)

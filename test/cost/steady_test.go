@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
@@ -67,7 +69,7 @@ func (s steady) end(t *testing.T, b *bench) {
 	for who, p := range s {
 		pods := p.proven(1)
 		require.Equal(t, p.pod, pods[0].UID, "somebody made a new pod")
-		require.Contains(t, pods[0].Status.ContainerStatuses[0].ContainerID, p.main.ID, "its container was started anew")
+		require.Contains(t, lab.Status(pods[0], p.container).ContainerID, p.main.ID, "its container was started anew")
 		// the window is as long as everything else takes
 		used[who] = float64(p.main.ProcessorTime()-p.used) / float64(time.Millisecond) * float64(steadyWindow) / float64(time.Since(p.since))
 		memory[who] = p.memory()
@@ -115,20 +117,20 @@ func (p *steadyPod) identify() {
 	pod := p.proven(1)[0]
 	require.Equal(p.t, p.node, pod.Spec.NodeName)
 	p.pod = pod.UID
-	p.main = lab.MainContainer(p.t, pod)
-	require.Equal(p.t, p.container, pod.Status.ContainerStatuses[0].Name)
+	p.main = lab.ContainerOf(p.t, pod, p.container)
 }
 
 // memory is the long-lived container's, in MiB, once no other pod on the node runs programs of the same image.
 func (p *steadyPod) memory() float64 {
 	p.t.Helper()
-	image := p.pods()[0].Spec.Containers[0].Image
+	own := p.pods()[0]
+	image := chart.ContainerOf(p.t, &own.Spec, p.container).Image
 	p.until(lab.Patience, "another pod of the same image stays on the node", func() bool {
 		pods, err := lab.Client(p.t).CoreV1().Pods("").List(p.t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=" + p.node})
 		require.NoError(p.t, err)
 		same := 0
 		for _, pod := range pods.Items {
-			if pod.Spec.Containers[0].Image == image {
+			if slices.ContainsFunc(pod.Spec.Containers, func(other corev1.Container) bool { return other.Image == image }) {
 				same++
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
@@ -53,7 +54,7 @@ func cniAgent(t *testing.T, node, image, backend, half string) *corev1.Pod {
 	}
 	pod := lab.IstioInit(t, node, nil, env...)
 	pod.GenerateName = "cni-agent-"
-	container := &pod.Spec.Containers[0]
+	container := chart.ContainerOf(t, &pod.Spec, "istio-init")
 	container.Image, container.Command, container.Args = image, []string{"cni-agent-stand-in", kind, half}, nil
 	return pod
 }

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/istio-os-init/istio-os-init/test/internal/chart"
 	"github.com/istio-os-init/istio-os-init/test/internal/lab"
 )
 
@@ -66,7 +67,7 @@ func pod(t *testing.T, node string, command ...string) *corev1.Pod {
 	t.Helper()
 	made := lab.IstioInit(t, node, nil)
 	made.GenerateName = "network-"
-	made.Spec.Containers[0].Command, made.Spec.Containers[0].Args = command, nil
-	made.Spec.Containers[0].SecurityContext = nil
+	container := chart.ContainerOf(t, &made.Spec, "istio-init")
+	container.Command, container.Args, container.SecurityContext = command, nil, nil
 	return made
 }

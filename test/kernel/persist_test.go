@@ -74,7 +74,7 @@ func TestFirewalldThatUnloadsModulesIsNoticedAndRepaired(t *testing.T) {
 	vm.Run("sed -i 's/^CleanupModulesOnExit=.*/CleanupModulesOnExit=no/' /etc/firewalld/firewalld.conf")
 	release.WaitFor("watch has not noticed", func() bool {
 		pod, found := release.Pods()[vm.Name]
-		return found && lab.Ready(pod) && pod.Status.ContainerStatuses[0].RestartCount > 0
+		return found && lab.Ready(pod) && lab.Status(pod, "watch").RestartCount > 0
 	})
 	require.True(t, vm.Modules()["xt_statistic"])
 	require.Contains(t, release.Log(release.Pods()[vm.Name].Name, "watch"), "proven anew 1 times since the last hour of proof, last because of ModuleGone")

@@ -50,8 +50,9 @@ func TestAPodThatNeedsANewerKubeletIsKeptOffOlderNodes(t *testing.T) {
 	daemonSet.Namespace = namespace
 	spec := &daemonSet.Spec.Template.Spec
 	spec.ServiceAccountName = ""
-	spec.Containers[0].RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
-	spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{
+	watch := chart.ContainerOf(t, spec, "watch")
+	watch.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+	watch.RestartPolicyRules = []corev1.ContainerRestartRule{{
 		Action:    corev1.ContainerRestartRuleActionRestartAllContainers,
 		ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{1}},
 	}}

@@ -127,7 +127,7 @@ func TestUninstallRendersOnlyWhatThereIsToDo(t *testing.T) {
 			require.Len(t, hooks.DaemonSets, count[row.clean])
 			require.Len(t, hooks.ClusterRoles, count[row.forget])
 			require.Len(t, hooks.Policies, count[row.forget])
-			variables := env(hooks.Job(t).Spec.Template.Spec.Containers[0])
+			variables := env(hooks.Uninstaller(t))
 			require.Equal(t, row.clean, variables["ISTIO_OS_INIT_CLEANER_PODS"] != "")
 			require.Equal(t, row.forget, variables["ISTIO_OS_INIT_OWNER"] != "")
 			scripts := []string{"api.sh", "outcome.sh", "uninstall.sh"}
@@ -165,9 +165,9 @@ func TestUninstallHasNoMoreRightsThanItNeeds(t *testing.T) {
 	require.Equal(t, []corev1.VolumeMount{
 		{Name: "modules-load", MountPath: "/etc/modules-load.d"},
 		{Name: "config", MountPath: "/opt/istio-os-init", ReadOnly: true},
-	}, cleaner.Containers[0].VolumeMounts)
+	}, chart.ContainerOf(t, &cleaner, "clean-up").VolumeMounts)
 	require.Equal(t, "/etc/modules-load.d", cleaner.Volumes[0].HostPath.Path)
-	require.Equal(t, []corev1.VolumeMount{{Name: "config", MountPath: "/opt/istio-os-init", ReadOnly: true}}, waiter.Containers[0].VolumeMounts)
+	require.Equal(t, []corev1.VolumeMount{{Name: "config", MountPath: "/opt/istio-os-init", ReadOnly: true}}, chart.ContainerOf(t, &waiter, "uninstall").VolumeMounts)
 	require.Len(t, cleaner.Volumes, 2)
 	require.Len(t, waiter.Volumes, 1)
 }
@@ -194,8 +194,8 @@ func TestTheJobOfUninstallKeepsOffNodesThatAreDown(t *testing.T) {
 func TestUninstallIsBoundedAndKnowsItsBound(t *testing.T) {
 	t.Parallel()
 	for values, want := range map[string][2]int64{"": {45, 290}, "persist: {cleanUpSeconds: 240}": {240, 290}} {
-		job := chart.Render(t, values).Hooks.Job(t)
-		variables := env(job.Spec.Template.Spec.Containers[0])
+		hooks := chart.Render(t, values).Hooks
+		job, variables := hooks.Job(t), env(hooks.Uninstaller(t))
 		require.Equal(t, strconv.FormatInt(want[0], 10), variables["ISTIO_OS_INIT_PATIENCE"])
 		require.Equal(t, strconv.FormatInt(want[1], 10), variables["ISTIO_OS_INIT_LIMIT"])
 		require.Equal(t, want[1], *job.Spec.ActiveDeadlineSeconds, "a Job whose pod cannot start ends too")
@@ -220,7 +220,7 @@ func TestThePodsOfUninstallAreNobodyElses(t *testing.T) {
 			require.Equal(t, "false", labels["sidecar.istio.io/inject"])
 			require.Equal(t, "none", labels["istio.io/dataplane-mode"])
 		}
-		variables := env(waiter.Spec.Containers[0])
+		variables := env(objects.Hooks.Uninstaller(t))
 		require.Equal(t, selectorOf(own), variables["ISTIO_OS_INIT_PODS"])
 		require.Equal(t, selectorOf(selector), variables["ISTIO_OS_INIT_CLEANER_PODS"])
 		require.Equal(t, cleaner.Name, variables["ISTIO_OS_INIT_HOOK"])
@@ -245,12 +245,14 @@ func TestThePodsOfUninstallAreMadeAsTheReleasesAre(t *testing.T) {
 			return
 		}
 		own, load := objects.Pod(t), objects.Container(t, "load")
-		for _, template := range []corev1.PodTemplateSpec{objects.Hooks.DaemonSet(t).Spec.Template, objects.Hooks.Job(t).Spec.Template} {
+		for name, template := range map[string]corev1.PodTemplateSpec{
+			"clean-up": objects.Hooks.DaemonSet(t).Spec.Template, "uninstall": objects.Hooks.Job(t).Spec.Template,
+		} {
 			require.Equal(t, own.ImagePullSecrets, template.Spec.ImagePullSecrets)
 			require.Equal(t, own.PriorityClassName, template.Spec.PriorityClassName)
 			require.Equal(t, own.TerminationGracePeriodSeconds, template.Spec.TerminationGracePeriodSeconds)
 			require.Len(t, template.Spec.Containers, 1)
-			container := template.Spec.Containers[0]
+			container := *chart.ContainerOf(t, &template.Spec, name)
 			require.Equal(t, load.Image, container.Image)
 			require.Equal(t, load.ImagePullPolicy, container.ImagePullPolicy)
 			require.Equal(t, load.Resources, container.Resources)

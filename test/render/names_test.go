@@ -40,7 +40,7 @@ resourceQuotas: {enabled: true}
 			require.Equal(t, name, objects.DaemonSet(t).Spec.Template.Labels["app.kubernetes.io/instance"])
 			require.Equal(t, name, objects.Pod(t).ServiceAccountName)
 			require.Equal(t, "app.kubernetes.io/instance="+name+",app.kubernetes.io/name=istio-os-init-clean-up",
-				env(objects.Hooks.Job(t).Spec.Template.Spec.Containers[0])["ISTIO_OS_INIT_CLEANER_PODS"])
+				env(objects.Hooks.Uninstaller(t))["ISTIO_OS_INIT_CLEANER_PODS"])
 		})
 	}
 }

@@ -113,9 +113,9 @@ func TestUninstallMayRemoveConditionsAndNothingElseOfANode(t *testing.T) {
 		{APIGroups: []string{""}, Resources: []string{"nodes/status"}, Verbs: []string{"patch"}},
 		{APIGroups: []string{"rbac.authorization.k8s.io"}, Resources: []string{"clusterrolebindings"}, ResourceNames: []string{objects.ClusterRoleBindings[0].Name}, Verbs: []string{"delete"}},
 	}, hooks.ClusterRoles[0].Rules)
-	require.Equal(t, objects.ClusterRoleBindings[0].Name, env(hooks.Job(t).Spec.Template.Spec.Containers[0])["ISTIO_OS_INIT_BINDING"])
+	require.Equal(t, objects.ClusterRoleBindings[0].Name, env(hooks.Uninstaller(t))["ISTIO_OS_INIT_BINDING"])
 	require.Equal(t, "istio-os-init-istio-system-clean-up", hooks.ClusterRoles[0].Name, "two releases must not share it")
-	require.Equal(t, env(objects.Container(t, "signal"))["ISTIO_OS_INIT_OWNER"], env(hooks.Job(t).Spec.Template.Spec.Containers[0])["ISTIO_OS_INIT_OWNER"],
+	require.Equal(t, env(objects.Container(t, "signal"))["ISTIO_OS_INIT_OWNER"], env(hooks.Uninstaller(t))["ISTIO_OS_INIT_OWNER"],
 		"it looks for another writer's condition")
 }
 

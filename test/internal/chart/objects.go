@@ -139,6 +139,20 @@ func (o Objects) Job(t *testing.T) batchv1.Job {
 	return o.Jobs[0]
 }
 
+// Uninstaller returns the container of the only Job.
+func (o Objects) Uninstaller(t *testing.T) corev1.Container {
+	t.Helper()
+	job := o.Job(t)
+	return *ContainerOf(t, &job.Spec.Template.Spec, "uninstall")
+}
+
+// TestContainer returns the container of `helm test`'s only pod.
+func (o Objects) TestContainer(t *testing.T) corev1.Container {
+	t.Helper()
+	pod := o.Test(t)
+	return *ContainerOf(t, &pod.Spec, "verify")
+}
+
 // Test returns the only pod of `helm test`.
 func (o Objects) Test(t *testing.T) corev1.Pod {
 	t.Helper()

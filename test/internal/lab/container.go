@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,11 +19,20 @@ type Container struct {
 	ID string
 }
 
-// MainContainer returns a pod's first container that is no init container.
-func MainContainer(t *testing.T, pod corev1.Pod) Container {
+// Status is what a pod's status says of a container, by its name; empty if it says nothing.
+func Status(pod corev1.Pod, container string) corev1.ContainerStatus {
+	for _, status := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if status.Name == container {
+			return status
+		}
+	}
+	return corev1.ContainerStatus{}
+}
+
+// ContainerOf returns a pod's container that runs, by its name.
+func ContainerOf(t *testing.T, pod corev1.Pod, name string) Container {
 	t.Helper()
-	require.NotEmpty(t, pod.Status.ContainerStatuses)
-	_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
+	_, id, _ := strings.Cut(Status(pod, name).ContainerID, "://")
 	require.NotEmpty(t, id)
 	return Container{t: t, node: pod.Spec.NodeName, ID: id}
 }

@@ -37,7 +37,7 @@ type Outcome struct {
 func (r *Release) Outcome(node string) (Outcome, bool) {
 	r.t.Helper()
 	// a command costs a node more than all else here: none is sent in vain
-	if pod, found := r.Pods()[node]; !found || len(pod.Status.ContainerStatuses) == 0 || pod.Status.ContainerStatuses[0].State.Running == nil {
+	if pod, found := r.Pods()[node]; !found || Status(pod, "watch").State.Running == nil {
 		return Outcome{}, false
 	}
 	output, err := r.TryExecIn(node, "watch", "report", "--json")
@@ -68,10 +68,8 @@ func (r *Release) WaitRefused(node string) Outcome {
 
 // Rounds returns in how many sandboxes of a pod load has run, as the pod's status says.
 func Rounds(pod corev1.Pod) int {
-	for _, status := range pod.Status.InitContainerStatuses {
-		if status.Name == "load" {
-			return int(status.RestartCount) + 1
-		}
+	if load := Status(pod, "load"); load.Name != "" {
+		return int(load.RestartCount) + 1
 	}
 	return 0
 }
