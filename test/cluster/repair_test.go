@@ -125,21 +125,22 @@ func TestANodeThatIsNotProvenIsExplainedByEventsAndByReport(t *testing.T) {
 				again, runs := release.Outcome(node)
 				require.True(t, runs)
 				require.Equal(t, 1, again.Round, "it proves again although repair is off")
-				require.Zero(t, release.Pods()[node].Status.ContainerStatuses[0].RestartCount)
+				require.Zero(t, lab.Status(release.Pods()[node], "watch").RestartCount)
 			}
 		})
 	}
 }
 
-// driftingLoad returns a copy of the chart whose load records a module that is not there, unless a shell condition holds.
+// driftingLoad returns a copy of the chart whose load, after all that the shipped one does, records a module that is not there, unless a shell
+// condition on round holds.
 func driftingLoad(t *testing.T, unless string) string {
 	t.Helper()
-	broken := chart.Copy(t)
-	file, behind := filepath.Join(broken, "files", "load.sh"), "\nrecord_facts \"$(all_facts)\"\n"
-	content, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Contains(t, string(content), behind)
-	fault := unless + " || put \"$state/$own/facts\" \"$facts${line_break}module never_there loaded-now\"\n"
-	require.NoError(t, os.WriteFile(file, []byte(strings.Replace(string(content), behind, behind+fault, 1)), 0o600))
-	return broken
+	drifting := chart.Copy(t)
+	load := filepath.Join(drifting, "files", "load.sh")
+	require.NoError(t, os.Rename(load, filepath.Join(drifting, "files", "load-as-shipped.awk"))) // the ConfigMap takes whatever ends so
+	require.NoError(t, os.WriteFile(load, []byte(`/bin/sh "${0%/*}/load-as-shipped.awk"
+round=$(sed -n 's/^round //p' /run/istio-os-init/load/outcome)
+`+unless+` || echo 'module never_there loaded-now' >>/run/istio-os-init/load/facts
+`), 0o600))
+	return drifting
 }
