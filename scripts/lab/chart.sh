@@ -129,6 +129,7 @@ daemonset_settled() {
 # iptables-legacy only where something has loaded ip_tables.
 before_the_chart() {
   pod=istio-init-before-the-chart
+  since=$(on_node date +%s)
   kubectl delete pod "$pod" --ignore-not-found >/dev/null
   # shellcheck disable=SC2016 # jq's variables
   jq -n --arg name "$pod" --arg node "$1" --arg image "$2" '
@@ -142,7 +143,8 @@ before_the_chart() {
   kubectl delete pod "$pod" >/dev/null
   # auditd writes in the background
   tries=10
-  until denial=$(on_node grep -h 'avc: .*module_request.*container_t' /var/log/audit/audit.log 2>/dev/null | tail -n 1 | sed -n 's/^.*\(avc: .*\)$/\1/p') && [ -n "$denial" ]; do
+  until denial=$(on_node grep -h 'avc: .*module_request.*container_t' /var/log/audit/audit.log 2>/dev/null |
+    awk -F'[(.]' -v since="$since" '$2 >= since && sub(/^.*avc: /, "avc: ")' | tail -n 1) && [ -n "$denial" ]; do
     tries=$((tries - 1))
     [ "$tries" -gt 0 ] || return 1
     sleep 1
