@@ -135,11 +135,12 @@ function cause(name) {
 }
 
 # What confines load beyond its capabilities: a type of SELinux for containers (container-selinux, udica) in the place of spc_t, or what keeps
-# it out of the host's root. Other types are not confined: a runtime that sets no label lends its own. Confined, neither what load could not do nor what it did not see says anything of the node.
-# "selinux TYPE"; "runtime WORDS"; empty: nothing, or nothing that made a difference.
+# it out of the host's root. Other types are not confined: a runtime that sets no label lends its own. What a confined load did not see or
+# could not do says nothing of the node. "selinux TYPE"; "runtime WORDS"; empty: nothing, or nothing that made a difference.
 function confinement(   word) {
   if (no_capability != "") return
-  if (split(fact["context"], word, ":") >= 3 && word[3] ~ /^(container|svirt)[a-z_]*_t$|[.]process$/ && word[3] != "container_runtime_t" && fact["selinux"] != "permissive" && !(only_looked && fact["kernel-files"] != "0"))
+  if (split(fact["context"], word, ":") >= 3 && word[3] ~ /^(container|svirt)[a-z_]*_t$|[.]process$/ && word[3] != "container_runtime_t" &&
+      fact["selinux"] != "permissive" && !(only_looked && fact["kernel-files"] != "0"))
     return "selinux " word[3]
   if (fact["modprobe"] == "cannot-enter") return "runtime chroot to the host"
 }
