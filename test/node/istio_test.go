@@ -40,7 +40,7 @@ func (s *sandbox) imageWith(kind string) *sandbox {
 // backends are those that the plan serves, with commas.
 func (s *sandbox) backends() string {
 	s.t.Helper()
-	for _, variable := range environment(s.container("verify")) {
+	for _, variable := range s.environment(s.container("verify")) {
 		if value, found := strings.CutPrefix(variable, "ISTIO_OS_INIT_BACKENDS="); found {
 			return value
 		}

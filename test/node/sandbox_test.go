@@ -181,7 +181,7 @@ func (s *sandbox) contained(container corev1.Container, command ...string) []str
 	setpriv, err := exec.LookPath("setpriv")
 	require.NoError(s.t, err)
 	return slices.Concat([]string{program(s.t, "contain")}, s.mounts(container),
-		[]string{"--", setpriv}, asContainer(container), []string{"/usr/bin/env"}, environment(container), command)
+		[]string{"--", setpriv}, asContainer(container), []string{"/usr/bin/env"}, s.environment(container), command)
 }
 
 // mounts are contain's arguments that leave of the sandbox what the container's volumeMounts show, to be written where they say
@@ -229,7 +229,7 @@ const helmTest = "helm test"
 func (s *sandbox) container(name string) corev1.Container {
 	s.t.Helper()
 	if name == helmTest {
-		return s.objects.Test(s.t).Spec.Containers[0]
+		return s.objects.TestContainer(s.t)
 	}
 	return s.objects.Container(s.t, name)
 }
@@ -385,11 +385,16 @@ func (s *sandbox) proven(modules ...string) *sandbox {
 	return s
 }
 
-// environment is the container's, as NAME=value, but for its PATH, as the programs are the sandbox's, and for what the kubelet fills in.
-func environment(container corev1.Container) []string {
+// environment is the container's, as NAME=value, but for its PATH, as the programs are the sandbox's. What the kubelet fills in is the node's
+// name.
+func (s *sandbox) environment(container corev1.Container) []string {
 	var env []string
 	for _, variable := range container.Env {
-		if variable.Name != "PATH" && variable.ValueFrom == nil {
+		switch {
+		case variable.ValueFrom != nil:
+			require.Equal(s.t, "spec.nodeName", variable.ValueFrom.FieldRef.FieldPath)
+			env = append(env, variable.Name+"=stand-in")
+		case variable.Name != "PATH":
 			env = append(env, variable.Name+"="+variable.Value)
 		}
 	}

@@ -50,7 +50,7 @@ func (s *sandbox) done() int {
 	container := s.objects.Hooks.Container(s.t, "clean-up")
 	probe := container.StartupProbe.Exec.Command
 	command := exec.CommandContext(s.t.Context(), "/bin/sh", append([]string{s.path("config/clean-up.sh")}, probe[2:]...)...)
-	command.Env = append(s.env, environment(container)...)
+	command.Env = append(s.env, s.environment(container)...)
 	_ = command.Run()
 	return command.ProcessState.ExitCode()
 }
@@ -112,7 +112,7 @@ func TestCleanUpThatCannotRemoveSaysSoOnceAndIsNotDone(t *testing.T) {
 	dir := s.path("host/etc/modules-load.d")
 	command := exec.CommandContext(t.Context(), "/bin/sh", "-c",
 		"mount --make-rprivate / && mount --bind "+dir+" "+dir+" && mount -o remount,bind,ro "+dir+" && { timeout 3 sh "+script+"; sh "+script+" --done; }")
-	command.Env = append(s.env, environment(s.objects.Hooks.Container(t, "clean-up"))...)
+	command.Env = append(s.env, s.environment(s.objects.Hooks.Container(t, "clean-up"))...)
 	command.SysProcAttr = namespaces()
 	output, err := command.CombinedOutput()
 	require.Error(t, err)
@@ -138,7 +138,7 @@ sleep 2
 kill -0 $! || exit 9
 mount --bind `+later+" "+dir+`
 wait $!`)
-	command.Env = append(s.env, environment(s.objects.Hooks.Container(t, "clean-up"))...)
+	command.Env = append(s.env, s.environment(s.objects.Hooks.Container(t, "clean-up"))...)
 	command.SysProcAttr = namespaces()
 	got := s.ended(command)
 	require.Equal(t, 1, got.exit, got.log)
@@ -342,7 +342,7 @@ func (a *api) waitForLooks(count int) {
 // startUninstall starts the Job's container; more is an environment that wins over the rendered one.
 func (s *sandbox) startUninstall(more ...string) (*exec.Cmd, *bytes.Buffer) {
 	s.t.Helper()
-	return s.startAs(s.objects.Hooks.Job(s.t).Spec.Template.Spec.Containers[0], more...)
+	return s.startAs(s.objects.Hooks.Uninstaller(s.t), more...)
 }
 
 func lines(log *bytes.Buffer) []string { return strings.Split(strings.TrimSpace(log.String()), "\n") }

@@ -139,7 +139,7 @@ func TestHelmTestSaysOfTheNodeWhatItFinds(t *testing.T) {
 	got := newSandbox(t, "{backend: nft, verify: {enabled: false}}").withIstio().run(helmTest)
 	require.Zero(t, got.exit, got.log)
 	require.Contains(t, got.log, "\nRulesApplied: nft\n")
-	const passed = "\npassed: istio-init's rules apply on this node"
+	const passed = "\npassed: istio-init's rules apply on node stand-in, "
 	require.Contains(t, got.log, passed)
 
 	s := newSandbox(t, "backend: nft").withIstio().refusing("-m ipvs --ipvs -j RETURN")

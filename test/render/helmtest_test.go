@@ -16,8 +16,9 @@ func TestHelmTestProvesAsTheDaemonSetDoesOnANodeOfItsSelection(t *testing.T) {
 		test, own := objects.Test(t), objects.Pod(t)
 		require.Len(t, test.Spec.Containers, 1, "Helm 3 shows the log of a pod's only container")
 		require.Empty(t, test.Spec.InitContainers)
-		got := test.Spec.Containers[0]
-		require.Equal(t, corev1.EnvVar{Name: "ISTIO_OS_INIT_TEST", Value: "true"}, got.Env[0])
+		got := objects.TestContainer(t)
+		require.Equal(t, "ISTIO_OS_INIT_TEST", got.Env[0].Name)
+		require.Equal(t, "spec.nodeName", got.Env[0].ValueFrom.FieldRef.FieldPath)
 		if env(objects.Container(t, "load"))["ISTIO_OS_INIT_NAMES_DECIDE"] == "false" { // otherwise only helm test proves
 			want := objects.Container(t, "verify")
 			require.Equal(t, want.Image, got.Image)

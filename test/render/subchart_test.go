@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/docs"
 )
 
 func TestAsADependencyItTakesTheMeshsGlobals(t *testing.T) {
@@ -22,11 +23,12 @@ global: {hub: mesh.example/istio, tag: 1.25.5, imagePullPolicy: Always, imagePul
 edge: {enabled: false}
 `)
 	pod := objects.Pod(t)
-	require.Equal(t, "mesh.example/istio/proxyv2:1.25.5", pod.Containers[0].Image)
-	require.Equal(t, "Always", string(pod.Containers[0].ImagePullPolicy))
+	watch := objects.Container(t, "watch")
+	require.Equal(t, "mesh.example/istio/proxyv2:1.25.5", watch.Image)
+	require.Equal(t, "Always", string(watch.ImagePullPolicy))
 	require.Equal(t, "mesh", pod.ImagePullSecrets[0].Name)
 	require.Contains(t, objects.Plan(t), "iptable_nat", "the mesh's version decides the backend")
-	require.Equal(t, pod.Containers[0].Image, objects.Test(t).Spec.Containers[0].Image)
+	require.Equal(t, watch.Image, objects.TestContainer(t).Image)
 
 	native := renderMesh(t, "{global: {nativeNftables: true}, edge: {enabled: false}}")
 	require.Contains(t, native.Plan(t), "nft_redir")
@@ -144,7 +146,7 @@ func TestBesideIstiosOwnChartsItTakesWhatTheyTake(t *testing.T) {
 	require.NoError(t, err)
 	_, example, found := strings.Cut(string(page), "### Beside Istio's own charts")
 	require.True(t, found)
-	blocks := chart.Blocks(example, "yaml")
+	blocks := docs.Blocks(example, "yaml")
 	theirCharts := filepath.Join(chart.IstioModule(t), "manifests", "charts")
 	dir := t.TempDir()
 	for from, to := range map[string]string{
@@ -167,7 +169,7 @@ func TestBesideIstiosOwnChartsItTakesWhatTheyTake(t *testing.T) {
 	ours, err := chart.Manifest(t, dir, values, "--show-only", "charts/istio-os-init/templates/daemonset.yaml", "--show-only", "charts/istio-os-init/templates/configmap.yaml")
 	require.NoError(t, err)
 	objects := chart.Decode(t, ours)
-	require.Equal(t, "registry.istio.io/release/proxyv2:1.31.1", objects.Pod(t).Containers[0].Image)
+	require.Equal(t, "registry.istio.io/release/proxyv2:1.31.1", objects.Container(t, "watch").Image)
 	require.Contains(t, objects.Plan(t), "xt_set", "ambient's plan")
 	require.NotEmpty(t, objects.DaemonSet(t).Spec.Template.Annotations[securityv1.RequiredSCCAnnotation], "OpenShift, as global.platform says")
 }

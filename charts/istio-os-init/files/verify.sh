@@ -5,7 +5,7 @@
 # In:  "$@"                     the arguments that istio-init gives to `pilot-agent istio-iptables`.
 #      ISTIO_OS_INIT_BACKENDS   what the plan serves: nft, legacy, native-nft, or several with commas.
 #      ISTIO_OS_INIT_CNI        true: istio-cni programs the pods, with the host's iptables. Default false.
-#      ISTIO_OS_INIT_TEST       true: the pod of helm test, which has no load, and fails if the rules are refused. Default false.
+#      ISTIO_OS_INIT_TEST       the node's name, in the pod of helm test, which has no load, and fails if the rules are refused. Default: none.
 #      ISTIO_OS_INIT_AMBIENT    true: the mesh has an ambient data plane, so ambient.sh proves its rules too. Default false.
 #      FORCE_IPTABLES_BINARY    read by Istio: legacy or nft. So are ISTIO_DUAL_STACK and INVALID_DROP.
 # Out: the outcome (outcome.sh): RulesApplied, which verify-traffic has to complete, or why they do not apply. Its lines
@@ -19,8 +19,8 @@ end_at_once "$@"
 
 backends=${ISTIO_OS_INIT_BACKENDS:-}
 cni=${ISTIO_OS_INIT_CNI:-false}
-test=${ISTIO_OS_INIT_TEST:-false}
-case $test in true) unproven=1 ;; *) unproven=0 ;; esac # this container's exit code
+test=${ISTIO_OS_INIT_TEST-}
+case $test in ?*) unproven=1 ;; *) unproven=0 ;; esac # this container's exit code
 shims='' used='' lost=''
 limit=60
 
@@ -180,7 +180,7 @@ judge() {
 begin() {
   local before=
   ! read_outcome verify || before=$round
-  if [ "$test" = true ]; then
+  if [ -n "$test" ]; then
     round=0
   elif ! read_outcome load; then
     tell 'load has recorded nothing, so nothing is proven' && exit 0
@@ -196,7 +196,7 @@ begin() {
 
 case $cni:$backends in true:nft | true:legacy) as_on_host "$backends" ;; esac
 begin "$@"
-say "applying istio-init's rules, for at most $limit s"
+say "applying istio-init's rules${test:+ on node $test}, for at most $limit s"
 bounded "$limit" pilot-agent istio-iptables "$@"
 code=$?
 log=$text
@@ -215,7 +215,7 @@ else
   other_backends
   conclude explain '' || :
 fi
-if [ "$test" = true ]; then
+if [ -n "$test" ]; then
   [ "$status $reason" = 'Unknown RulesApplied' ] || exit 1
-  say "passed: istio-init's rules apply on this node, in a pod that loads nothing"
+  say "passed: istio-init's rules apply on node $test, in a pod that loads nothing"
 fi

@@ -126,7 +126,7 @@ args:
 env:
   {{- if not (has "load" $writers) }}
   - name: ISTIO_OS_INIT_TEST
-    value: "true"
+    valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
   {{- end }}
   - name: ISTIO_OS_INIT_BACKENDS
     value: {{ include "istio-os-init.backends" . }}
