@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istio-os-init/istio-os-init/test/internal/chart"
+	"github.com/istio-os-init/istio-os-init/test/internal/docs"
 )
 
 // The page of who searches for the error, from top to bottom. What needs a node is run elsewhere: `report` by test/cluster, since the
@@ -23,7 +24,7 @@ func TestEveryCommandOfThePageOnTheErrorWorks(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	commandsOf := func(page string) []string {
-		return slices.Concat(chart.Commands(t, filepath.Join(chart.Path(), page))...)
+		return slices.Concat(docs.Commands(t, filepath.Join(chart.Path(), page))...)
 	}
 	commands := commandsOf("docs/istio-init-fails.md")
 	require.Equal(t, commands, commandsOf("docs/istio-init-fails.zh.md"), "both languages have the same commands")
@@ -62,6 +63,8 @@ func TestEveryCommandOfThePageOnTheErrorWorks(t *testing.T) {
 		ran++
 	}
 	require.GreaterOrEqual(t, ran, 10)
+	before := commands[slices.IndexFunc(commands, func(command string) bool { return strings.Contains(command, " delete daemonset ") })]
+	require.Equal(t, "No resources found\n", run(before), "again, over what has been installed")
 	mirrored, err := os.ReadFile(filepath.Join(dir, "istio-os-init.yaml"))
 	require.NoError(t, err)
 	require.Regexp(t, `image: "?docker\.m\.daocloud\.io/istio/proxyv2:`, string(mirrored))
