@@ -41,9 +41,8 @@ func main() {
 	}
 	backend, half := os.Args[1], os.Args[2]
 	// as the agent's: istio.io/istio/cni/pkg/nodeagent, with the addresses of its options
-	_, err := os.Stat("/proc/net/if_inet6")
 	ambient := &config.AmbientConfig{
-		EnableIPv6: err == nil, RedirectDNS: true, Reconcile: true,
+		EnableIPv6: os.Getenv("AMBIENT_IPV6") != "false", RedirectDNS: true, Reconcile: true,
 		HostProbeSNATAddress:   netip.MustParseAddr("169.254.7.127"),
 		HostProbeV6SNATAddress: netip.MustParseAddr("fd16:9254:7127:1337:ffff:ffff:ffff:ffff"),
 	}
@@ -52,6 +51,7 @@ func main() {
 	ofPod := &dependencies.RealDependencies{ForceIptablesBinary: force, UsePodScopedXtablesLock: true, NetworkNamespace: "/proc/self/ns/net"}
 
 	var host, pod rules
+	var err error
 	if backend == "iptables" {
 		host, pod, err = iptables.NewIptablesConfigurator(ambient, ambient, ofHost, ofPod, iptables.RealNlDeps())
 	} else {

@@ -68,9 +68,9 @@ func TestTheNotesOfAnUpgradeSayThatUnprovenNodesStopIt(t *testing.T) {
 		return fmt.Sprintf("updateStrategy: {rollingUpdate: {maxUnavailable: %d%%}}", share)
 	}
 	for values, want := range map[string]string{
-		"": fmt.Sprintf("WARNING: 1 of %d nodes cannot run the mesh before this upgrade.", len(p.Nodes)),
+		"": fmt.Sprintf("WARNING: 1 of %d nodes have no Ready pod before this upgrade.", len(p.Nodes)),
 		"updateStrategy: {rollingUpdate: {maxUnavailable: 1}}": "maxUnavailable=2",
-		percent(one):     fmt.Sprintf("if fewer than 1 nodes remain so (updateStrategy.rollingUpdate.maxUnavailable is %d%%)", one),
+		percent(one):     fmt.Sprintf("only while fewer than 1 nodes have no Ready pod (updateStrategy.rollingUpdate.maxUnavailable is %d%%)", one),
 		percent(one + 1): "",
 		"updateStrategy: {rollingUpdate: {maxUnavailable: 2}}":  "",
 		"updateStrategy: {type: OnDelete, rollingUpdate: null}": "",

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"os"
 	"os/exec"
 	"testing"
 
@@ -41,14 +42,19 @@ func TestANodeThatCanRunSidecarsAndNotAmbientIsNotReadyIfTheMeshIsAmbient(t *tes
 		"a set of ambient's type":                  {"nft", "perl", "a set of type hash:ip is not supported: unknown type"},
 		"a set that no agent of legacy could make": {"legacy", "perl", "a set of type hash:ip is not supported: Invalid argument"},
 		"no routing by marks":                      {"nft", "ip", "Error: fib rules not supported by the kernel"},
+		"an image without perl":                    {"nft", "perl", "the image has no perl, which makes the set of these rules"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			real, err := exec.LookPath(row.program)
 			require.NoError(t, err)
+			code := "1"
+			if name == "an image without perl" {
+				code = "127"
+			}
 			s := newSandbox(t, "{backend: "+row.backend+", mesh: {ambient: true}}").withIstio()
 			// of these programs' calls only ours name a file behind --noflush or --check --file, ambient's mark, or ambient.pl
-			s.program(row.program, `case "$1 $2 $*" in "--noflush /"* | "--check --file"* | *0x111* | *ambient.pl*) echo "`+row.words+`" >&2; exit 1 ;; esac; exec `+real+` "$@"`)
+			s.program(row.program, `case "$1 $2 $*" in "--noflush /"* | "--check --file"* | *0x111* | *ambient.pl*) echo "`+row.words+`" >&2; exit `+code+` ;; esac; exec `+real+` "$@"`)
 			got := s.verify()
 			require.Equal(t, "False RulesRejected", s.outcome("verify").says(), got.log)
 			require.Equal(t, "ambient: "+row.words, s.outcome("verify").kernel, got.log)
@@ -56,5 +62,42 @@ func TestANodeThatCanRunSidecarsAndNotAmbientIsNotReadyIfTheMeshIsAmbient(t *tes
 			require.Equal(t, "refused", s.json().Ambient)
 			require.Contains(t, s.report(), "sidecars only")
 		})
+	}
+}
+
+// istio-cni's agent looks at the host's own tables, and takes iptables-legacy for pods too if some are there, unless it is told.
+func TestAHostWithTablesOfLegacyNeedsTheirBackendForAmbient(t *testing.T) {
+	t.Parallel()
+	for backend, want := range map[string]string{"auto": "False BackendMismatch", "nft": "Unknown RulesApplied"} {
+		s := newSandbox(t, "{backend: "+backend+", mesh: {ambient: true}}").withIstio()
+		require.NoError(t, os.MkdirAll(s.path("host/proc/1/net"), 0o755))
+		s.write("host/proc/1/net/ip_tables_names", "nat\n")
+		got := s.run("load", "verify")
+		require.Equal(t, want, s.outcome("verify").says(), got.log)
+		if backend == "auto" {
+			require.Equal(t, "BackendMismatch: legacy. Fix: set backend=legacy (nft: from Istio 1.26 on)", got.conclusion)
+			require.Equal(t, "refused", s.json().Ambient)
+		}
+	}
+	s := newSandbox(t, "").withIstio()
+	require.NoError(t, os.MkdirAll(s.path("host/proc/1/net"), 0o755))
+	s.write("host/proc/1/net/ip_tables_names", "nat\n")
+	got := s.run("load", "verify")
+	require.Equal(t, "Unknown RulesApplied", s.outcome("verify").says(), "of sidecars it is no matter: %s", got.log)
+}
+
+// The agent wants IPv6 on each node, unless its chart says otherwise; a node without it is imitated.
+func TestAmbientNeedsIPv6UnlessTheMeshSaysOtherwise(t *testing.T) {
+	t.Parallel()
+	for values, want := range map[string]string{
+		"": "False RulesRejected", `, extraEnv: [{name: AMBIENT_IPV6, value: "false"}]`: "Unknown RulesApplied",
+	} {
+		s := newSandbox(t, "{backend: nft, mesh: {ambient: true}"+values+"}").withIstio()
+		require.NoError(t, os.Remove(s.path("host/proc/net/if_inet6")))
+		got := s.verify()
+		require.Equal(t, want, s.outcome("verify").says(), got.log)
+		if values == "" {
+			require.Contains(t, s.outcome("verify").kernel, "ambient: no IPv6 here")
+		}
 	}
 }

@@ -91,7 +91,7 @@ func TestABackendThatAnOldIstioDoesNotObeyIsNoSuccess(t *testing.T) {
 	s := newSandbox(t, "{backend: legacy, image: {tag: 1.26.8}}").withOldIstio("1.26.8")
 	got := s.run("load", "verify", "verify")
 	require.Equal(t, "False BackendMismatch", s.outcome("verify").says(), got.log)
-	require.Equal(t, 2, strings.Count(got.log, "\nBackendMismatch: nft. Fix: set backend=nft\n"), "the second start uses what the first did: %s", got.log)
+	require.Equal(t, 2, strings.Count(got.log, "\nBackendMismatch: nft. Fix: set backend=nft (nft: from Istio 1.26 on)\n"), "the second start uses what the first did: %s", got.log)
 }
 
 func TestTheKernelsWordsAreWithoutWhatAnOldIstioPutsBeforeThem(t *testing.T) {

@@ -104,6 +104,7 @@ func TestWhatOthersSendIsNoTrafficOfTheProof(t *testing.T) {
 func TestAPathThatCannotBeTriedIsNoFailureAndIsNotCalledProven(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ name, program, instead, want string }{
+		{"killed with its wire", "perl", "ip link add osi-near type veth peer name osi-far; exit 137", "a connection of the proxy's user; not tried: others over IPv4"},
 		{"no perl", "perl", "exit 127", "a connection of the proxy's user; not tried: all over IPv4"},
 		{"killed half way", "perl", "echo path outbound 4 arrived; exit 137", "a connection of the proxy's user, outbound over IPv4; not tried: others over IPv4"},
 		{"too slow", "perl", "exit 142", "a connection of the proxy's user; not tried: others over IPv4"},
@@ -113,7 +114,9 @@ func TestAPathThatCannotBeTriedIsNoFailureAndIsNotCalledProven(t *testing.T) {
 			t.Parallel()
 			s := newSandbox(t, "mesh: {dns: false}").withIstio()
 			s.program(row.program, row.instead)
+			s.after = "ip -o link"
 			got := s.run("load", "verify", "verify-traffic")
+			require.NotContains(t, got.log, "osi-near", "an address by which Istio would choose the family of a second start")
 			require.Equal(t, "True RedirectionProven", s.outcome("traffic").says(), got.log)
 			require.Equal(t, row.want, s.outcome("traffic").reasons[0].subject)
 		})

@@ -64,6 +64,7 @@ func newPod(t *testing.T, values string) *sandbox {
 	require.NoError(t, os.Chmod(s.path("notes"), 0o777))
 	s.newState()
 	s.write("host/proc/modules", "")
+	s.write("host/proc/net/if_inet6", "")
 	s.write("termination-log", "")
 	for name, content := range s.objects.ConfigMap(t).Data {
 		s.write("config/"+name, content)

@@ -83,6 +83,8 @@ func TestVerifyIsToldWhatTheMeshTellsIstioInit(t *testing.T) {
 		{"INVALID_DROP", "mesh: {dropInvalid: true}", map[string]string{"INVALID_DROP": "true"}, []string{"meshConfig.defaultConfig.proxyMetadata.INVALID_DROP=true"}},
 		{"TPROXY by an argument", "mesh: {tproxy: true}", nil, []string{"meshConfig.defaultConfig.interceptionMode=TPROXY"}},
 		{"istio-cni, whose host has one backend", "{backend: legacy, mesh: {cni: true}}", map[string]string{"ISTIO_OS_INIT_CNI": "true"}, nil},
+		{"ambient with native-nft", "{global: {nativeNftables: true}, mesh: {ambient: true}}", nil, []string{"global.nativeNftables=true (of istio-cni's chart too)"}},
+		{"ambient with legacy", "{backend: legacy, mesh: {ambient: true}}", map[string]string{"FORCE_IPTABLES_BINARY": "legacy"}, []string{"env.FORCE_IPTABLES_BINARY=legacy (of istio-cni's chart)"}},
 		{"istio-cni with native-nft", "{global: {nativeNftables: true}, mesh: {cni: true}}", map[string]string{"ISTIO_OS_INIT_CNI": "true"}, []string{"global.nativeNftables=true (of istio-cni's chart too)"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -198,4 +198,5 @@ for my $n (@families) {
     }
     dns($n, $f, $nameserver{$n}) if $dns eq "true" && $nameserver{$n};
 }
+said("dns", 4, "untried no nameserver that the rules capture") if $dns eq "true" && !%nameserver;
 system("ip", "link", "delete", $near) if there($near);

@@ -6,7 +6,8 @@
 #      ISTIO_OS_INIT_BACKENDS   what the plan serves: nft, legacy, native-nft, or several with commas.
 #      ISTIO_OS_INIT_CNI        true: istio-cni programs the pods, with the host's iptables. Default false.
 #      ISTIO_OS_INIT_TEST       the node's name, in the pod of helm test, which has no load, and fails if the rules are refused. Default: none.
-#      ISTIO_OS_INIT_AMBIENT    true: the mesh has an ambient data plane, so ambient.sh proves its rules too. Default false.
+#      ISTIO_OS_INIT_AMBIENT    the mesh has an ambient data plane, so ambient.sh proves its rules too; auto: istio-cni's agent chooses its
+#                               backend itself, told: it is told. Default: none.
 #      FORCE_IPTABLES_BINARY    read by Istio: legacy or nft. So are ISTIO_DUAL_STACK and INVALID_DROP.
 # Out: the outcome (outcome.sh): RulesApplied, which verify-traffic has to complete, or why they do not apply. Its lines
 #      "backend NAME works|refused|lacks ..." say what is known of each backend, and "path PATH FAMILY arrived|lost|untried ..."
@@ -68,14 +69,16 @@ words() {
   printf '%.500s' "${line#out: }"
 }
 
-# try BACKEND: whether a redirecting rule applies with it, without leaving one. 2: not tried. A look through iptables-legacy alone
-# makes its tables appear in the pod's network namespace, which sways Istio's choice when verify runs again (istio#61019).
+# try BACKEND: whether a redirecting rule applies with it, without leaving one. 2: not tried, as nft where Istio has succeeded: an empty table
+# is left. A look through iptables-legacy makes its tables appear in the pod's network namespace. Either sways Istio's choice when verify
+# runs again (before 1.26; istio#61019).
 try() {
   local tried
-  case $1 in
+  case $code:$1 in
+    0:nft) return 2 ;;
     # -c: the kernel checks it all, and undoes it
-    native-nft) echo 'table inet t { chain c { type nat hook output priority 0; meta skuid 0 tcp dport 1 redirect to :15001; }; }' | timeout 10 nft -c -f - ;;
-    nft)
+    *:native-nft) echo 'table inet t { chain c { type nat hook output priority 0; meta skuid 0 tcp dport 1 redirect to :15001; }; }' | timeout 10 nft -c -f - ;;
+    *:nft)
       timeout 10 iptables-nft -t nat -N ISTIO_OS_INIT &&
         timeout 10 iptables-nft -t nat -A ISTIO_OS_INIT -p tcp -m owner --uid-owner 1337 -j REDIRECT --to-ports 15001
       tried=$?
@@ -97,7 +100,7 @@ other_backends() {
     case $found_out in
       present | unknown)
         try "$backend"
-        case $?$found_out in 0*) found_out=works ;; 2present) found_out='has its modules' ;; 2*) found_out='not tried' ;; *) found_out=refused ;; esac
+        case $?$found_out in 0*) found_out=works ;; 2present | 127present) found_out='has its modules' ;; 2* | 127*) found_out='not tried' ;; *) found_out=refused ;; esac
         ;;
       loadable) found_out='has its modules on disk' ;;
     esac
@@ -117,12 +120,16 @@ flush() {
   done
 }
 
+# cut_wire: removes what a paths.pl that was ended has left: an address by which Istio would take the pod for one of IPv4.
+cut_wire() { ! grep -q '^ *osi-near:' /proc/self/net/dev || timeout 10 ip link delete osi-near; }
+
 # clean_slate: a second start in the same pod proves as much as a mesh pod's first: without the rules that are in place, and
 # without the table that Istio's own probe of iptables-legacy has left behind, by which it would now choose legacy. Before 1.24 Istio
 # knows no CLEANUP_ONLY and would apply the rules once more; its istio-clean-iptables leaves chains behind (seen: 1.23).
 clean_slate() {
   [ "$cni" = true ] || [ "${FORCE_IPTABLES_BINARY:-}" = legacy ] || hide legacy
   say "removing the rules of this container's last start, for at most $limit s"
+  cut_wire
   bounded 10 pilot-agent istio-iptables --help
   case $text in
     *--cleanup-only*) CLEANUP_ONLY=true bounded "$limit" pilot-agent istio-iptables "$@" ;;
@@ -131,16 +138,16 @@ clean_slate() {
 }
 
 # try_paths ARGUMENT...: adds to $findings where traffic arrives, and sets $lost to the paths on which it does not.
+# shellcheck disable=SC2086 # one or two families
 try_paths() {
   local mode=REDIRECT dns=false families=4 code key path family result
   case " $* " in *' TPROXY '*) mode=TPROXY ;; esac
   case " $* " in *' --redirect-dns '*) dns=true ;; esac
   case $log in *ENABLE_INBOUND_IPV6=true*) families='4 6' ;; esac
-  # shellcheck disable=SC2086 # one or two families
   bounded "$limit" perl "${0%/*}/paths.pl" "$mode" "$dns" $families
   code=$?
-  [ "$code" -ne 127 ] || text='path all 4 untried the image has no perl' code=0
-  [ "$code" -eq 0 ] || text="$text${line_break}path others 4 untried exit code $code"
+  [ "$code" -ne 127 ] || text=$(printf 'path all %s untried the image has no perl\n' $families) code=0
+  [ "$code" -eq 0 ] || { text=$text$line_break$(printf "path others %s untried exit code $code\n" $families) && cut_wire; }
   while read -r key path family result; do
     [ "$key" = path ] || continue
     findings="${findings}path $path $family $result$line_break"
@@ -152,17 +159,15 @@ END
 
 # judge ARGUMENT...: concludes what the rules that are applied are worth.
 judge() {
-  case ,$backends, in
-    *",$used,"*) ;;
-    *)
-      conclude BackendMismatch "$used"
-      return
-      ;;
-  esac
-  try_paths "$@"
+  local mismatch=
+  case ,$backends, in *",$used,"*) try_paths "$@" ;; *) mismatch=$used ;; esac
+  # istio-cni's agent chooses by the host's own tables, in pods too
+  case ${ISTIO_OS_INIT_AMBIENT-}:$used:$facts in auto:nft:*"${line_break}legacy-tables "*) mismatch=legacy findings="${findings}ambient refused$line_break" ;; esac
   if [ -n "$lost" ]; then
     conclude TrafficNotRedirected "$lost"
-  elif [ "${ISTIO_OS_INIT_AMBIENT:-false}" != true ]; then
+  elif [ -n "$mismatch" ]; then
+    conclude BackendMismatch "$mismatch"
+  elif [ -z "${ISTIO_OS_INIT_AMBIENT-}" ]; then
     conclude RulesApplied "$used"
   elif . "${0%/*}/ambient.sh" && prove_ambient "$used"; then
     findings="${findings}ambient applies$line_break"

@@ -1,5 +1,6 @@
 {{/*
 All that the templates know of a backend, one row each; its modules are in values.yaml.
+ambient:      the first Istio whose ambient data plane can use it; empty: 1.21, which is the first of the data plane's form
 since, else:  the first Istio whose istio-init can use it, and what to set for an earlier one; empty: every Istio
 args:         what tells istio-iptables to use it
 force:        the variable of the mesh's proxyMetadata by which istio-init is told to use it. Istio obeys it from 1.28 on; istio-cni's plugin,
@@ -15,6 +16,7 @@ global:       the global of Istio's charts by which a mesh is switched to it
   force: FORCE_IPTABLES_BINARY
 - name: native-nft
   since: 1.27.0
+  ambient: 1.28.0
   else: backend=auto without global.nativeNftables, or use an image of Istio 1.27 or later
   args: [--native-nftables]
   global: nativeNftables

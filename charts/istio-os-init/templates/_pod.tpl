@@ -132,7 +132,7 @@ env:
     value: {{ include "istio-os-init.backends" . }}
   {{- if .Values.mesh.ambient }}
   - name: ISTIO_OS_INIT_AMBIENT
-    value: "true"
+    value: {{ eq .Values.backend "auto" | ternary "auto" "told" }}
   {{- end }}
   {{- if .Values.mesh.cni }}
   - name: ISTIO_OS_INIT_CNI
