@@ -10,6 +10,7 @@ import (
 
 // A node whose OS loads the modules: the pod says which, the OS loads them by what report prints, and the same pod proves the node.
 func TestANodeThatIsOnlyLookedAtSaysWhatToLoadAndIsProvenOnceItsOSHasLoadedIt(t *testing.T) {
+	lab.NotInTheCover(t, "that a node that is only looked at becomes proven once its OS has loaded the modules")
 	vm := lab.TheVM(t)
 	vm.DenyAutoload()
 	vm.Unload()
