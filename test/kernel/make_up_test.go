@@ -49,6 +49,10 @@ func TestMakeUpProvesEveryNodeAndIsANoOpTheSecondTime(t *testing.T) {
 	}
 	start := time.Now()
 	second := lab.Shell(t, "make up")
+	export := regexp.MustCompile(`\nexport KUBECONFIG=(\S+) PATH=\$PATH:(\S+)\n$`).FindStringSubmatch(second)
+	require.Len(t, export, 3, "README: the export line with which make up ends\n%s", second)
+	require.FileExists(t, export[1])
+	require.FileExists(t, filepath.Join(export[2], "helm"))
 	took := time.Since(start)
 	t.Logf("make up again: %v", took.Round(time.Millisecond))
 	requireTable(t, second)
