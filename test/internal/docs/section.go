@@ -40,12 +40,6 @@ func (s Section) split() (before, content, behind string, err error) {
 
 func (s Section) file() string { return filepath.Join(chart.Path(), "docs", s.Page) }
 
-// Read returns the section's content.
-func (s Section) Read() (string, error) {
-	_, content, _, err := s.split()
-	return content, err
-}
-
 // Write makes content the section's, if -update is set.
 func (s Section) Write(content string) error {
 	before, _, behind, err := s.split()
@@ -59,14 +53,14 @@ func (s Section) Write(content string) error {
 func (s Section) Is(t *testing.T, content, remedy string) {
 	t.Helper()
 	require.NoError(t, s.Write(content))
-	written, err := s.Read()
+	_, written, _, err := s.split()
 	require.NoError(t, err)
 	require.Equal(t, written, content, "%s writes it anew", remedy)
 }
 
 // Rows are the rows of the section's table, without its head.
 func (s Section) Rows() ([]string, error) {
-	content, err := s.Read()
+	_, content, _, err := s.split()
 	_, rows, _ := strings.Cut(content, "|---|")
 	_, rows, _ = strings.Cut(rows, "\n")
 	return strings.Split(strings.TrimSuffix(rows, "\n"), "\n"), err
