@@ -7,14 +7,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// withFamilies gives the pod an IPv6 address beside IPv4's, and a nameserver of each family that the pod has a route to.
+// withFamilies gives the pod an IPv6 address beside IPv4's, and a nameserver of each family to which the pod has a route.
 func (s *sandbox) withFamilies() *sandbox {
 	s.t.Helper()
-	s.write("resolv.conf", "nameserver 198.51.100.53\nnameserver 2001:db8:53::53\n")
+	s.write("resolv.conf", "nameserver 192.0.2.53\nnameserver 2001:db8:53::53\n")
 	s.before += `
 ip link add eth0 type veth peer name node0
 ip link set eth0 up && ip link set node0 up
-ip address add 198.51.100.1/24 dev eth0
+ip address add 192.0.2.2/24 dev eth0
 ip -6 address add 2001:db8:53::1/64 dev eth0 nodad
 mount --bind ` + s.path("resolv.conf") + ` /etc/resolv.conf
 `
@@ -65,7 +65,7 @@ func TestAPathWhoseRulesAreFlushedIsLost(t *testing.T) {
 		{"all of native nftables", "{backend: native-nft, mesh: {dns: false}}", "nft flush ruleset", "outbound over IPv4, inbound over IPv4"},
 		{"mangle of TPROXY", "{backend: nft, mesh: {dns: false, tproxy: true}}", "iptables-nft -t mangle -F PREROUTING", "inbound over IPv4"},
 		{"the policy rule of TPROXY", "{backend: nft, mesh: {dns: false, tproxy: true}}", "ip rule delete fwmark 1337", "inbound over IPv4"},
-		{"DNS", "{backend: nft}", "iptables-nft -t nat -D ISTIO_OUTPUT_DNS -d 198.51.100.53/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 15053", "dns over IPv4"},
+		{"DNS", "{backend: nft}", "iptables-nft -t nat -D ISTIO_OUTPUT_DNS -d 192.0.2.53/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 15053", "dns over IPv4"},
 		{"DNS over IPv6", "{backend: nft, mesh: {dualStack: true}}", "ip6tables-nft -t nat -D ISTIO_OUTPUT_DNS -d 2001:db8:53::53/128 -p udp -m udp --dport 53 -j REDIRECT --to-ports 15053", "dns over IPv6"},
 		{"mangle of TPROXY over IPv6", "{backend: legacy, mesh: {dns: false, dualStack: true, tproxy: true}}", "ip6tables-legacy -t mangle -F PREROUTING", "inbound over IPv6"},
 		{"the policy rule of TPROXY over IPv6", "{backend: native-nft, mesh: {dns: false, dualStack: true, tproxy: true}}", "ip -6 rule delete fwmark 1337", "inbound over IPv6"},
@@ -89,7 +89,7 @@ func TestAPathWhoseRulesAreFlushedIsLost(t *testing.T) {
 func TestWhatOthersSendIsNoTrafficOfTheProof(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, "backend: nft").withIstio().withFamilies()
-	s.before += `(for i in $(seq 600); do echo other | timeout 1 perl -MIO::Socket::INET -e 'for (@ARGV) { IO::Socket::INET->new(Proto => "udp", PeerAddr => "198.51.100.1:15053")->send("other"); IO::Socket::INET->new(PeerAddr => "198.51.100.1:15001", Timeout => 1) }' 1 2; sleep 0.1; done) >/dev/null 2>&1 &
+	s.before += `(for i in $(seq 600); do echo other | timeout 1 perl -MIO::Socket::INET -e 'for (@ARGV) { IO::Socket::INET->new(Proto => "udp", PeerAddr => "192.0.2.2:15053")->send("other"); IO::Socket::INET->new(PeerAddr => "192.0.2.2:15001", Timeout => 1) }' 1 2; sleep 0.1; done) >/dev/null 2>&1 &
 `
 	perl, err := exec.LookPath("perl")
 	require.NoError(t, err)
@@ -119,6 +119,22 @@ func TestAPathThatCannotBeTriedIsNoFailureAndIsNotCalledProven(t *testing.T) {
 			require.NotContains(t, got.log, "osi-near", "an address by which Istio would choose the family of a second start")
 			require.Equal(t, "True RedirectionProven", s.outcome("traffic").says(), got.log)
 			require.Equal(t, row.want, s.outcome("traffic").reasons[0].subject)
+		})
+	}
+}
+
+// Istio reads the nameservers from resolv.conf, and captures what goes to them.
+func TestDNSIsNotCalledProvenWithoutANameserverThatTheRulesCapture(t *testing.T) {
+	t.Parallel()
+	for name, nameservers := range map[string]string{"none": "search stand-in\n", "one of the pod's own": "nameserver 127.0.0.53\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSandbox(t, "").withIstio()
+			s.write("resolv.conf", nameservers)
+			s.before = "mount --bind " + s.path("resolv.conf") + " /etc/resolv.conf"
+			got := s.run("load", "verify", "verify-traffic")
+			require.Equal(t, "True RedirectionProven", s.outcome("traffic").says(), got.log)
+			require.Equal(t, "a connection of the proxy's user, outbound over IPv4, inbound over IPv4; not tried: dns over IPv4", s.outcome("traffic").reasons[0].subject)
 		})
 	}
 }
