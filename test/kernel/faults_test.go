@@ -74,7 +74,7 @@ func TestEachFaultIsExplainedWithItsFix(t *testing.T) {
 		},
 		{
 			name: "RHEL 10 without the modules of iptables-legacy and a mesh that uses them", faults: []string{"el10"}, values: "backend: legacy",
-			want: "BackendUnavailable: no legacy, but nft, native-nft. Fix: use Istio 1.26 or newer, and backend nft here. Also: ModuleNotOnDisk",
+			want: "BackendUnavailable: no legacy, but nft, native-nft. Fix: use Istio 1.25.4 or later, and set backend=nft. Also: ModuleNotOnDisk",
 		},
 		{
 			name: "the same and a mesh that leaves the choice to Istio", faults: []string{"el10"},

@@ -75,7 +75,7 @@ func TestAHostWithTablesOfLegacyNeedsTheirBackendForAmbient(t *testing.T) {
 		got := s.run("load", "verify")
 		require.Equal(t, want, s.outcome("verify").says(), got.log)
 		if backend == "auto" {
-			require.Equal(t, "BackendMismatch: legacy. Fix: set backend=legacy (nft: from Istio 1.26 on)", got.conclusion)
+			require.Equal(t, "BackendMismatch: legacy. Fix: set backend=legacy (nft: from Istio 1.25.4 on)", got.conclusion)
 			require.Equal(t, "refused", s.json().Ambient)
 		}
 	}

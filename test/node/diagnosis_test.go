@@ -237,7 +237,7 @@ func TestVerifyNamesTheBackendThatANodeHasInstead(t *testing.T) {
 	require.Regexp(t, `^BackendUnavailable: no legacy, but native-nft\. Fix: set global\.nativeNftables \(Istio 1\.27 on\)\. Also: ModuleNotOnDisk\n  the kernel says: `, got.conclusion, got.log)
 	outcome := s.outcome("verify")
 	require.Equal(t, "False BackendUnavailable", outcome.says())
-	require.Equal(t, "legacy cannot work on this node, whose kernel has no iptable_nat, xt_REDIRECT, xt_owner and 6 more; the modules of native-nft are available.", outcome.reasons[0].sentence)
+	require.Equal(t, "legacy cannot work on this node, whose kernel has no iptable_nat, xt_REDIRECT, xt_owner and 8 more; the modules of native-nft are available.", outcome.reasons[0].sentence)
 	require.Equal(t, "has its modules on disk", outcome.backends["native-nft"])
 	require.Regexp(t, "^lacks nft_compat", outcome.backends["nft"])
 	require.Contains(t, s.report(), "  backend native-nft has its modules on disk\n")
@@ -250,11 +250,22 @@ func TestVerifyTellsWhichOtherBackendsWork(t *testing.T) {
 	got := s.run("load", "verify", "verify-traffic")
 	want := map[string]string{
 		"nft":        "works",
-		"legacy":     "lacks iptable_nat xt_REDIRECT xt_owner xt_tcpudp ip6table_nat ip6table_mangle ip6table_raw iptable_raw xt_CT xt_multiport",
+		"legacy":     "lacks iptable_nat xt_REDIRECT xt_owner xt_tcpudp iptable_filter ip6table_nat ip6table_mangle ip6table_raw ip6table_filter iptable_raw xt_CT xt_multiport",
 		"native-nft": "works", // tried, since its modules are in the kernel
 	}
 	require.Equal(t, want, s.outcome("verify").backends, got.log)
 	require.Equal(t, want, s.outcome("traffic").backends, "the last outcome has it too")
+
+	want["native-nft"] = "has its modules" // no more can be said without the program
+	require.NoError(t, os.RemoveAll(s.path("state")))
+	s.newState()
+	got = s.program("nft", "exit 127").run("load", "verify")
+	require.Equal(t, want, s.outcome("verify").backends, "an image without nft: %s", got.log)
+
+	s = newSandbox(t, "{backend: native-nft, mesh: {dns: false}}").withIstio()
+	got = s.run("load", "verify")
+	const lacks = "lacks nf_tables nft_compat nft_chain_nat xt_REDIRECT xt_owner xt_tcpudp xt_comment nft_counter"
+	require.Equal(t, lacks, s.outcome("verify").backends["nft"], "two entries begin with nft_chain_nat: %s", got.log)
 }
 
 // What is wrong by name and yet no failure.

@@ -59,8 +59,8 @@ var needs = map[string]string{
 	"xt_REDIRECT": "x_tables nf_nat", "xt_owner": "x_tables", "xt_tcpudp": "x_tables", "xt_comment": "x_tables", "xt_mark": "x_tables", "xt_multiport": "x_tables",
 	"xt_connmark": "x_tables nf_conntrack", "xt_conntrack": "x_tables nf_conntrack", "xt_CT": "x_tables nf_conntrack", "xt_nat": "x_tables nf_nat",
 	"xt_TPROXY": "x_tables nf_tproxy_ipv4 nf_tproxy_ipv6", "xt_set": "x_tables ip_set", "ip_set": "nfnetlink", "ip_set_hash_ip": "ip_set",
-	"ip_tables": "x_tables", "ip6_tables": "x_tables", "iptable_nat": "ip_tables nf_nat", "iptable_mangle": "ip_tables", "iptable_raw": "ip_tables",
-	"ip6table_nat": "ip6_tables nf_nat", "ip6table_mangle": "ip6_tables", "ip6table_raw": "ip6_tables",
+	"ip_tables": "x_tables", "ip6_tables": "x_tables", "iptable_nat": "ip_tables nf_nat", "iptable_mangle": "ip_tables", "iptable_raw": "ip_tables", "iptable_filter": "ip_tables",
+	"ip6table_nat": "ip6_tables nf_nat", "ip6table_mangle": "ip6_tables", "ip6table_raw": "ip6_tables", "ip6table_filter": "ip6_tables",
 }
 
 // older are those of Linux before 5.1, where NAT's chains are a module for each family (net/ipv4/netfilter/nft_chain_nat_ipv4.c and
@@ -68,7 +68,7 @@ var needs = map[string]string{
 var older = map[string]string{"nft_chain_nat_ipv4": "nf_tables nf_nat", "nft_chain_nat_ipv6": "nf_tables nf_nat", "nft_counter": "nf_tables"}
 
 // legacy are those of iptables-legacy.
-var legacy = []string{"ip_tables", "ip6_tables", "iptable_nat", "iptable_mangle", "iptable_raw", "ip6table_nat", "ip6table_mangle", "ip6table_raw"}
+var legacy = []string{"ip_tables", "ip6_tables", "iptable_nat", "iptable_mangle", "iptable_raw", "iptable_filter", "ip6table_nat", "ip6table_mangle", "ip6table_raw", "ip6table_filter"}
 
 // on lays the host out, and a pod on it.
 func (h host) on(t *testing.T) *sandbox {

@@ -48,7 +48,7 @@ var hosts = []host{
 		want: want{line: missing("nft_compat, xt_comment, xt_CT", "dnf install kernel-modules-extra-6.12.0-211.26.1.el10_2.x86_64"), also: []string{native}},
 	},
 	{
-		name: "as installed, and a mesh before Istio 1.26", system: "rhel10", values: legacyMesh,
+		name: "as installed, and a mesh before Istio 1.25.4", system: "rhel10", values: legacyMesh,
 		want: want{
 			line: "BackendUnavailable: no legacy, but native-nft. Fix: set global.nativeNftables (Istio 1.27 on)",
 			also: []string{"ModuleNotOnDisk: dnf install kernel-modules-extra-6.12.0-211.26.1.el10_2.x86_64"},
@@ -79,9 +79,9 @@ var hosts = []host{
 	{name: "as installed", system: "amzn2023"},
 	{name: "as installed", system: "amzn2023-6.18"},
 	{
-		name: "as installed, and a mesh before Istio 1.26", system: "amzn2023-6.18", values: legacyMesh,
+		name: "as installed, and a mesh before Istio 1.25.4", system: "amzn2023-6.18", values: legacyMesh,
 		want: want{
-			line: "BackendUnavailable: no legacy, but nft, native-nft. Fix: use Istio 1.26 or newer, and backend nft here",
+			line: "BackendUnavailable: no legacy, but nft, native-nft. Fix: use Istio 1.25.4 or later, and set backend=nft",
 			also: []string{"ModuleNotOnDisk: dnf install kernel6.18-modules-extra-6.18.15-14.217.amzn2023.x86_64"},
 		},
 	},
@@ -101,9 +101,9 @@ var hosts = []host{
 	{name: "as installed", system: "bottlerocket"},
 	{name: "as installed", system: "talos"},
 	{
-		name: "as installed, and a mesh before Istio 1.26", system: "talos", values: legacyMesh,
+		name: "as installed, and a mesh before Istio 1.25.4", system: "talos", values: legacyMesh,
 		want: want{
-			line: "BackendUnavailable: no legacy, but nft, native-nft. Fix: use Istio 1.26 or newer, and backend nft here",
+			line: "BackendUnavailable: no legacy, but nft, native-nft. Fix: use Istio 1.25.4 or later, and set backend=nft",
 			also: []string{"ModuleNotOnDisk: use a release of the system whose kernel has them"},
 		},
 	},
@@ -121,7 +121,7 @@ var hosts = []host{
 			require.NoError(s.t, os.Rename(s.path("host/usr/sbin/modprobe"), s.path("host/run/current-system/sw/bin/modprobe")))
 		},
 	},
-	{name: "as installed, and a mesh before Istio 1.26", system: "centos7", values: legacyMesh},
+	{name: "as installed, and a mesh before Istio 1.25.4", system: "centos7", values: legacyMesh},
 	{
 		name: "a kernel without modules, and nothing proven", system: "orbstack", none: true, breaks: gone("proc/modules"),
 		want: want{line: "ModuleMissing: nf_tables, nft_compat, nft_chain_nat and 7 more. Fix: set verify.enabled=true to let behaviour decide"},
@@ -248,8 +248,8 @@ var hosts = []host{
 		name: "Cloudera's rules against iptables", system: "centos7", values: legacyMesh,
 		files: map[string]string{"etc/modprobe.d/iptables-blacklist.conf": "# Ensure that the ip_tables and iptable_filter modules are not able to load\ninstall ip_tables /bin/false\ninstall iptable_filter /bin/false\n"},
 		want: want{
-			line:   overridden("ip_tables (needed by iptable_nat, iptable_raw)", "remove line 2 of /etc/modprobe.d/iptables-blacklist.conf"),
-			config: map[string]string{"/etc/modprobe.d/iptables-blacklist.conf": "# Ensure that the ip_tables and iptable_filter modules are not able to load\ninstall iptable_filter /bin/false"},
+			line:   overridden("ip_tables (needed by iptable_nat, iptable_raw), iptable_filter", "remove line 2 of /etc/modprobe.d/iptables-blacklist.conf; remove line 3 of /etc/modprobe.d/iptables-blacklist.conf"),
+			config: map[string]string{"/etc/modprobe.d/iptables-blacklist.conf": "# Ensure that the ip_tables and iptable_filter modules are not able to load"},
 		},
 	},
 	{

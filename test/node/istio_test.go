@@ -21,7 +21,7 @@ func (s *sandbox) withOldIstio(version string) *sandbox {
 	script := "RECORDED='" + filepath.Join(recorded, version) + "' PROBE='" + program(s.t, "proxyv2-stand-in") + "' exec '" + filepath.Join(recorded, "pilot-agent-stand-in") + `' "$@"`
 	require.NoError(s.t, os.Remove(s.path("istio/pilot-agent")))
 	require.NoError(s.t, os.WriteFile(s.path("istio/pilot-agent"), []byte("#!/bin/sh\n"+script+"\n"), 0o755))
-	return s.imageWith("legacy")
+	return s.imageWith("legacy").withFamilies() // its nameservers are those of the recordings
 }
 
 // imageWith lets the image's own iptables be of a kind.
@@ -67,7 +67,11 @@ func TestASecondStartOfAnOldIstioProvesAsMuchAsTheFirst(t *testing.T) {
 	t.Parallel()
 	for _, version := range oldIstios(t) {
 		image := "image: {tag: " + version + "}\n"
-		for name, values := range map[string]string{"istio-init": image, "istio-cni": image + "mesh: {cni: true}"} {
+		rows := map[string]string{"istio-init": image, "istio-cni": image + "mesh: {cni: true}", "TPROXY": image + "mesh: {tproxy: true}"}
+		if version != "1.16.1" { // which has none
+			rows["TPROXY in a dual-stack mesh"] = image + "mesh: {tproxy: true, dualStack: true}"
+		}
+		for name, values := range rows {
 			t.Run(version+" "+name, func(t *testing.T) {
 				t.Parallel()
 				s := newSandbox(t, values).withOldIstio(version)
@@ -80,18 +84,38 @@ func TestASecondStartOfAnOldIstioProvesAsMuchAsTheFirst(t *testing.T) {
 				require.Equal(t, 2, strings.Count(got.log, "\nRulesApplied: "+backend+"\n"), got.log)
 				require.Contains(t, got.log, "removing the rules of this container's last start")
 				require.Contains(t, got.log, "\n-A ISTIO_OUTPUT -j ISTIO_REDIRECT\n", "the rules are in that backend")
+				for path, result := range s.outcome("verify").paths {
+					require.Equal(t, "arrived", result, path)
+				}
+				require.Len(t, s.outcome("verify").paths, map[bool]int{false: 3, true: 6}[strings.Contains(values, "dualStack")])
 			})
 		}
 	}
 }
 
-// Istio 1.26 and 1.27 use nft wherever it works, and cannot be told otherwise.
+// By a table of nft, even an empty one, an Istio before 1.25.4 would choose nft at a second start.
+func TestWhereAnOldIstioHasSucceededWithLegacyNothingOfNftIsLeft(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, "image: {tag: 1.25.3}").withOldIstio("1.25.3")
+	builtin := "kernel/nf_conntrack.ko\n"
+	for _, module := range strings.Fields("nf_tables nft_compat nft_chain_nat nft_counter xt_REDIRECT xt_owner xt_tcpudp xt_comment xt_CT xt_multiport xt_mark xt_connmark xt_conntrack") {
+		builtin += "kernel/" + module + ".ko\n"
+	}
+	s.write("host/lib/modules/5.14.0-0.el9.stand-in/modules.builtin", builtin)
+	s.after = "echo of nft:; iptables-nft-save"
+	got := s.run("load", "verify")
+	require.Equal(t, map[string]string{"legacy": "works", "nft": "has its modules", "native-nft": "lacks nft_redir nft_ct"}, s.outcome("verify").backends, got.log)
+	_, left, _ := strings.Cut(got.log, "\nof nft:\n")
+	require.NotContains(t, left, "*", got.log)
+}
+
+// Istio 1.25.4 to 1.27 use nft wherever it works, and cannot be told otherwise.
 func TestABackendThatAnOldIstioDoesNotObeyIsNoSuccess(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(t, "{backend: legacy, image: {tag: 1.26.8}}").withOldIstio("1.26.8")
+	s := newSandbox(t, "{backend: legacy, image: {tag: 1.25.4}}").withOldIstio("1.25.4")
 	got := s.run("load", "verify", "verify")
 	require.Equal(t, "False BackendMismatch", s.outcome("verify").says(), got.log)
-	require.Equal(t, 2, strings.Count(got.log, "\nBackendMismatch: nft. Fix: set backend=nft (nft: from Istio 1.26 on)\n"), "the second start uses what the first did: %s", got.log)
+	require.Equal(t, 2, strings.Count(got.log, "\nBackendMismatch: nft. Fix: set backend=nft (nft: from Istio 1.25.4 on)\n"), "the second start uses what the first did: %s", got.log)
 }
 
 func TestTheKernelsWordsAreWithoutWhatAnOldIstioPutsBeforeThem(t *testing.T) {

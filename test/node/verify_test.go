@@ -108,7 +108,7 @@ func TestABackendThatThePlanDoesNotServeIsNoSuccess(t *testing.T) {
 	s := newSandbox(t, "").withIstio().imageWith("legacy").program("iptables-nft-save", "exit 1")
 	got := s.verify()
 	require.Equal(t, "False BackendMismatch", s.outcome("verify").says(), got.log)
-	require.Equal(t, "BackendMismatch: legacy. Fix: set backend=legacy (nft: from Istio 1.26 on)", got.conclusion)
+	require.Equal(t, "BackendMismatch: legacy. Fix: set backend=legacy (nft: from Istio 1.25.4 on)", got.conclusion)
 	require.Contains(t, s.outcome("verify").message, "Istio uses legacy on this node, and the plan serves nft: ")
 	require.Equal(t, map[string]string{"legacy": "works"}, s.outcome("verify").backends)
 	require.Equal(t, 1, newSandbox(t, "").withIstio().imageWith("legacy").program("iptables-nft-save", "exit 1").run(helmTest).exit)

@@ -18,10 +18,10 @@ func TestThePlanFollowsTheBackendAndTheMeshsModes(t *testing.T) {
 	t.Parallel()
 	const (
 		nft           = "nf_tables nft_compat nft_chain_nat|nft_chain_nat_ipv4 nft_chain_nat|nft_chain_nat_ipv6 xt_REDIRECT xt_owner xt_tcpudp xt_comment nft_counter|nf_tables"
-		legacy        = "iptable_nat xt_REDIRECT|ipt_REDIRECT xt_owner|ipt_owner xt_tcpudp"
+		legacy        = "iptable_nat xt_REDIRECT|ipt_REDIRECT xt_owner|ipt_owner xt_tcpudp iptable_filter"
 		native        = "nf_tables nft_chain_nat nft_redir nft_counter|nf_tables"
 		onlyRedirect  = "mesh: {ipv6: false, dns: false}\n"
-		legacyVersion = "image: {tag: 1.25.5}\n"
+		legacyVersion = "image: {tag: 1.25.3}\n"
 	)
 	for _, row := range []struct {
 		name   string
@@ -32,8 +32,8 @@ func TestThePlanFollowsTheBackendAndTheMeshsModes(t *testing.T) {
 		{"dual stack costs nft nothing", "mesh: {dns: false}", nft},
 		{"DNS capture with nft", "", nft + " xt_CT xt_multiport"},
 		{"TPROXY with nft", "mesh: {dns: false, tproxy: true}", nft + " xt_TPROXY xt_connmark xt_conntrack xt_mark"},
-		{"Istio before 1.26 takes legacy", onlyRedirect + legacyVersion, legacy},
-		{"dual stack with legacy", "mesh: {dns: false}\n" + legacyVersion, legacy + " ip6table_nat ip6table_mangle ip6table_raw"},
+		{"Istio before 1.25.4 takes legacy", onlyRedirect + legacyVersion, legacy},
+		{"dual stack with legacy", "mesh: {dns: false}\n" + legacyVersion, legacy + " ip6table_nat ip6table_mangle ip6table_raw ip6table_filter"},
 		{"DNS capture with legacy", "mesh: {ipv6: false}\n" + legacyVersion, legacy + " iptable_raw xt_CT xt_multiport"},
 		{"TPROXY with legacy", "mesh: {ipv6: false, dns: false, tproxy: true}\n" + legacyVersion, legacy + " iptable_mangle xt_TPROXY xt_connmark xt_conntrack xt_mark"},
 		{"native-nft", onlyRedirect + "backend: native-nft", native},
@@ -48,15 +48,15 @@ func TestThePlanFollowsTheBackendAndTheMeshsModes(t *testing.T) {
 		{"INVALID_DROP with nft", "mesh: {ipv6: false, dns: false, dropInvalid: true}", nft + " xt_conntrack"},
 		{"INVALID_DROP with legacy", "mesh: {ipv6: false, dns: false, dropInvalid: true}\n" + legacyVersion, legacy + " iptable_mangle xt_conntrack"},
 		{"INVALID_DROP with native-nft", "mesh: {ipv6: false, dns: false, dropInvalid: true}\nbackend: native-nft", native + " nft_ct"},
-		{"a dual-stack mesh needs what IPv6 needs", "mesh: {dns: false, dualStack: true}\n" + legacyVersion, legacy + " ip6table_nat ip6table_mangle ip6table_raw"},
+		{"a dual-stack mesh needs what IPv6 needs", "mesh: {dns: false, dualStack: true}\n" + legacyVersion, legacy + " ip6table_nat ip6table_mangle ip6table_raw ip6table_filter"},
 		{"the mesh's tag counts", onlyRedirect + "global: {tag: 1.16.1}", legacy},
-		{"first version with nft", onlyRedirect + "image: {tag: 1.26.0}", nft},
+		{"first version with nft", onlyRedirect + "image: {tag: 1.25.4}", nft},
 		{"development builds count as their version", onlyRedirect + "image: {tag: 1.26-alpha.0f2c}", nft},
 		{"a variant does not change the version", onlyRedirect + "image: {tag: 1.25.3-debug}", legacy},
 		{"a leading v does not change the version", onlyRedirect + "image: {tag: v1.25.3}", legacy},
 		{"a vendor's suffix does not change the version", onlyRedirect + "image: {tag: 1.25.3-tetrate-v0}", legacy},
 		{"a vendor's fourth number does not change the version", onlyRedirect + "image: {tag: v1.26.6.64-g7b1d2c3-aliyun}", nft},
-		{"a vendor's build does not change the version", onlyRedirect + "image: {tag: 1.25.8-asm.27}", legacy},
+		{"a vendor's build does not change the version", onlyRedirect + "image: {tag: 1.24.8-asm.27}", legacy},
 		{"a vendor's own version is unknown", onlyRedirect + "image: {tag: 3.1.0}", legacy + " nf_tables nft_compat nft_chain_nat|nft_chain_nat_ipv4 nft_chain_nat|nft_chain_nat_ipv6 xt_REDIRECT xt_owner xt_comment nft_counter|nf_tables"},
 		{"unknown version takes both", onlyRedirect + "image: {tag: latest}", legacy + " nf_tables nft_compat nft_chain_nat|nft_chain_nat_ipv4 nft_chain_nat|nft_chain_nat_ipv6 xt_REDIRECT xt_owner xt_comment nft_counter|nf_tables"},
 		{"a digest alone is an unknown version", onlyRedirect + "image: {digest: 'sha256:" + strings.Repeat("0", 64) + "'}",

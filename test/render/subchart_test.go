@@ -19,12 +19,12 @@ import (
 func TestAsADependencyItTakesTheMeshsGlobals(t *testing.T) {
 	t.Parallel()
 	objects := renderMesh(t, `
-global: {hub: mesh.example/istio, tag: 1.25.5, imagePullPolicy: Always, imagePullSecrets: [mesh], proxy: {}}
+global: {hub: mesh.example/istio, tag: 1.25.3, imagePullPolicy: Always, imagePullSecrets: [mesh], proxy: {}}
 edge: {enabled: false}
 `)
 	pod := objects.Pod(t)
 	watch := objects.Container(t, "watch")
-	require.Equal(t, "mesh.example/istio/proxyv2:1.25.5", watch.Image)
+	require.Equal(t, "mesh.example/istio/proxyv2:1.25.3", watch.Image)
 	require.Equal(t, "Always", string(watch.ImagePullPolicy))
 	require.Equal(t, "mesh", pod.ImagePullSecrets[0].Name)
 	require.Contains(t, objects.Plan(t), "iptable_nat", "the mesh's version decides the backend")

@@ -122,7 +122,7 @@ function state_of_backend(   name, count, state, absent, i) {
     count = split($i, name, "|")
     if (first_there(name, count)) continue
     if (first_had(name, count)) state = "loadable"
-    else absent = absent " " name[1]
+    else if (!index(absent " ", " " name[1] " ")) absent = absent " " name[1]
   }
   if (state == "present" && absent == "") return state
   if (place != "not-on-disk") return "unknown"

@@ -70,8 +70,8 @@ words() {
 }
 
 # try BACKEND: whether a redirecting rule applies with it, without leaving one. 2: not tried, as nft where Istio has succeeded: an empty table
-# is left. A look through iptables-legacy makes its tables appear in the pod's network namespace. Either sways Istio's choice when verify
-# runs again (before 1.26; istio#61019).
+# is left, by which an Istio before 1.25.4 would choose nft when verify runs again. A look through iptables-legacy makes its tables appear in
+# the pod's network namespace, by which it would choose legacy (istio#61019).
 try() {
   local tried
   case $code:$1 in

@@ -9,7 +9,7 @@ global:       the global of Istio's charts by which a mesh is switched to it
 */}}
 {{- define "istio-os-init.backendTable" -}}
 - name: nft
-  since: 1.26.0
+  since: 1.25.4
   else: backend=auto, or mesh.cni=true if istio-cni programs the pods
   force: FORCE_IPTABLES_BINARY
 - name: legacy
@@ -24,8 +24,8 @@ global:       the global of Istio's charts by which a mesh is switched to it
 
 {{/*
 The backends that the plan serves, comma-separated.
-auto is the backend that the mesh is switched to; otherwise it is what istio-init does: iptables-legacy before Istio 1.26; from 1.26 on
-iptables-nft wherever it is usable in a new network namespace (tools/istio-iptables/pkg/dependencies); both if the version is unknown.
+auto is the backend that the mesh is switched to; otherwise it is what istio-init does: iptables-legacy before Istio 1.25.4; from then
+on iptables-nft wherever it is usable in a new network namespace (tools/istio-iptables/pkg/dependencies); both if the version is unknown.
 istio-cni runs the host's iptables, whatever its version: on the RHEL family iptables-nft from RHEL 8 on.
 */}}
 {{- define "istio-os-init.backends" -}}
@@ -45,7 +45,8 @@ istio-cni runs the host's iptables, whatever its version: on the RHEL family ipt
 {{- else if not $version }}
 {{- .Values.mesh.ambient | ternary "nft" "legacy,nft" }}
 {{- else }}
-{{- semverCompare ">=1.26-0" $version | ternary "nft" "legacy" }}
+{{- $nft := include "istio-os-init.backendTable" . | fromYamlArray | first }}
+{{- semverCompare (printf ">=%s-0" $nft.since) $version | ternary $nft.name "legacy" }}
 {{- end }}
 {{- end }}
 
