@@ -323,11 +323,19 @@ func (r *Release) WaitReady() {
 }
 
 // WaitReadyOn waits until so many nodes, of which there is at least one, and no others have a pod of the newest plan that is
-// Ready.
+// Ready. It asks the pods too: the DaemonSet's status follows them by seconds, and would still count one that has just become
+// not Ready.
 func (r *Release) WaitReadyOn(nodes int) {
 	r.t.Helper()
 	require.Positive(r.t, nodes)
-	r.WaitFor("not every node is proven", func() bool { return RolledOut(r.DaemonSet(), nodes) })
+	r.WaitFor("not every node is proven", func() bool {
+		for _, pod := range r.Pods() {
+			if !Ready(pod) {
+				return false
+			}
+		}
+		return RolledOut(r.DaemonSet(), nodes)
+	})
 }
 
 // RolledOut tells whether so many nodes, and no others, have a Ready pod of a DaemonSet's newest template.
