@@ -114,6 +114,16 @@ func TestABackendThatThePlanDoesNotServeIsNoSuccess(t *testing.T) {
 	require.Equal(t, 1, newSandbox(t, "").withIstio().imageWith("legacy").program("iptables-nft-save", "exit 1").run(helmTest).exit)
 }
 
+// Istio looks for a backend for each family: this image's nft does not work for IPv6.
+func TestABackendThatIstioUsesForIPv6AloneIsNoSuccessEither(t *testing.T) {
+	t.Parallel()
+	s := newSandbox(t, "mesh: {dualStack: true}").withIstio().withFamilies().imageWith("legacy").program("ip6tables-nft-save", "exit 1")
+	got := s.verify()
+	require.Contains(t, got.log, "Running iptables restore with: iptables-nft-restore")
+	require.Equal(t, "False BackendMismatch", s.outcome("verify").says(), got.log)
+	require.Equal(t, "BackendMismatch: legacy. Fix: set backend=legacy (nft: from Istio 1.25.4 on)", got.conclusion)
+}
+
 // The negative control: real rules that this kernel refuses, with the kernel's own words.
 func TestVerifyFailsWithTheKernelsWordsWhereARuleIsRefused(t *testing.T) {
 	t.Parallel()

@@ -46,15 +46,23 @@ as_on_host() {
   done
 }
 
-# The backend, from Istio's own log: "Running iptables restore with: iptables-nft-restore and the following input".
+# The backend, from Istio's own log: "Running iptables restore with: iptables-nft-restore and the following input". Istio chooses for IPv6 apart:
+# of two backends it is the one that the plan does not serve.
 backend_used() {
+  local program kind
   case " $* " in *' --native-nftables '*) echo native-nft && return ;; esac
-  case $log in
-    *'iptables-nft-restore'*) echo nft ;;
-    *'iptables-legacy-restore'*) echo legacy ;;
-    # the image's default, which names itself: "iptables v1.8.10 (nf_tables)", or "(legacy)", or nothing before 1.8
-    *) case $(timeout 10 iptables --version 2>/dev/null) in *nf_tables*) echo nft ;; *) echo legacy ;; esac ;;
-  esac
+  for program in iptables ip6tables; do
+    case $program:$log in
+      *"$program-nft-restore"*) kind=nft ;;
+      *"$program-legacy-restore"*) kind=legacy ;;
+      iptables:* | *" $program-restore"*)
+        # the image's default, which names itself: "iptables v1.8.10 (nf_tables)", or "(legacy)", or nothing before 1.8
+        case $(timeout 10 "$program" --version 2>/dev/null) in *nf_tables*) kind=nft ;; *) kind=legacy ;; esac
+        ;;
+    esac
+    case ,$backends, in *",$kind,"*) ;; *) break ;; esac
+  done
+  echo "$kind"
 }
 
 # The kernel's words: the first line of Istio's log that says what was refused, or else its first error, without what Istio puts

@@ -45,8 +45,17 @@ istio-cni runs the host's iptables, whatever its version: on the RHEL family ipt
 {{- else if not $version }}
 {{- .Values.mesh.ambient | ternary "nft" "legacy,nft" }}
 {{- else }}
-{{- $nft := include "istio-os-init.backendTable" . | fromYamlArray | first }}
-{{- semverCompare (printf ">=%s-0" $nft.since) $version | ternary $nft.name "legacy" }}
+{{- include "istio-os-init.prefersNft" . | default "legacy" }}
+{{- end }}
+{{- end }}
+
+{{/* "nft" if the version of Istio is known, and its istio-init uses iptables-nft wherever it can. */}}
+{{- define "istio-os-init.prefersNft" -}}
+{{- $version := include "istio-os-init.istioVersion" . }}
+{{- range include "istio-os-init.backendTable" . | fromYamlArray }}
+{{- if and (eq .name "nft") $version (semverCompare (printf ">=%s-0" .since) ($version | default "0")) }}
+{{- .name }}
+{{- end }}
 {{- end }}
 {{- end }}
 
