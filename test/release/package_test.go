@@ -24,7 +24,7 @@ const chartDir = "charts/istio-os-init"
 func TestAPackageHoldsWhatInstallsTheChartAndNothingElse(t *testing.T) {
 	t.Parallel()
 	r := newRepository(t)
-	want := []string{"Chart.yaml", "CHANGELOG.md", "README.md", "values.yaml", "values.schema.json"}
+	want := []string{"Chart.yaml", "README.md", "values.yaml", "values.schema.json"}
 	for _, dir := range []string{"files", "templates"} {
 		require.NoError(t, filepath.WalkDir(r.path(filepath.Join(chartDir, dir)), func(path string, entry os.DirEntry, err error) error {
 			if err == nil && !entry.IsDir() {
