@@ -46,6 +46,9 @@ as_on_host() {
   done
 }
 
+# serves BACKEND: whether the plan does.
+serves() { case ,$backends, in *",$1,"*) ;; *) return 1 ;; esac }
+
 # The backend, from Istio's own log: "Running iptables restore with: iptables-nft-restore and the following input". Istio chooses for IPv6 apart:
 # of two backends it is the one that the plan does not serve.
 backend_used() {
@@ -60,7 +63,7 @@ backend_used() {
         case $(timeout 10 "$program" --version 2>/dev/null) in *nf_tables*) kind=nft ;; *) kind=legacy ;; esac
         ;;
     esac
-    case ,$backends, in *",$kind,"*) ;; *) break ;; esac
+    serves "$kind" || break
   done
   echo "$kind"
 }
@@ -168,7 +171,7 @@ END
 # judge ARGUMENT...: concludes what the rules that are applied are worth.
 judge() {
   local mismatch=
-  case ,$backends, in *",$used,"*) try_paths "$@" ;; *) mismatch=$used ;; esac
+  if serves "$used"; then try_paths "$@"; else mismatch=$used; fi
   # istio-cni's agent chooses by the host's own tables, in pods too
   case ${ISTIO_OS_INIT_AMBIENT-}:$used:$facts in auto:nft:*"${line_break}legacy-tables "*) mismatch=legacy findings="${findings}ambient refused$line_break" ;; esac
   if [ -n "$lost" ]; then

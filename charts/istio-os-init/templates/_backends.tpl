@@ -53,7 +53,7 @@ istio-cni runs the host's iptables, whatever its version: on the RHEL family ipt
 {{- define "istio-os-init.prefersNft" -}}
 {{- $version := include "istio-os-init.istioVersion" . }}
 {{- range include "istio-os-init.backendTable" . | fromYamlArray }}
-{{- if and (eq .name "nft") $version (semverCompare (printf ">=%s-0" .since) ($version | default "0")) }}
+{{- if and (eq .name "nft") $version (semverCompare (printf ">=%s-0" .since) $version) }}
 {{- .name }}
 {{- end }}
 {{- end }}

@@ -329,12 +329,15 @@ func (r *Release) WaitReadyOn(nodes int) {
 	r.t.Helper()
 	require.Positive(r.t, nodes)
 	r.WaitFor("not every node is proven", func() bool {
+		if !RolledOut(r.DaemonSet(), nodes) {
+			return false
+		}
 		for _, pod := range r.Pods() {
 			if !Ready(pod) {
 				return false
 			}
 		}
-		return RolledOut(r.DaemonSet(), nodes)
+		return true
 	})
 }
 
